@@ -1,0 +1,1 @@
+"""What the network would do: frames, slices, policy, decisions and the rules they become. Pure."""

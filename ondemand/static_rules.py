@@ -1,0 +1,83 @@
+"""The rules that are always there: the pipeline's frame, and a handful for each local port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ondemand.addresses import link_local_of
+from ondemand.local_ports import LocalPort
+from ondemand.pipeline import LINK_LOCAL_ICMPV6, Pipeline
+from ondemand.records import Direction
+from rule_cache.rule import Rule
+
+
+def frame_rules(pipeline: Pipeline) -> list[Rule]:
+    """The rules that do not depend on any port."""
+    rules = [pipeline.no_vlan.rule(), pipeline.to_arp.rule(), pipeline.to_nd.rule()]
+    rules += [pipeline.nd_solicited.rule(), pipeline.nd_duplicate.rule()]
+    for direction in Direction:
+        rules += [
+            pipeline.no_link_local[direction].rule(icmp_type=kind) for kind in LINK_LOCAL_ICMPV6
+        ]
+        rules += [shape.rule() for shape in pipeline.tracked[direction]]
+        rules += [shape.rule() for shape in pipeline.untracked[direction]]
+        rules.append(pipeline.invalid[direction].rule())
+        rules += [pipeline.later_fragment[direction, family].rule() for family in (4, 6)]
+    # From a tunnel nobody may ask for neighbors either: each host answers its own VMs.
+    rules.append(pipeline.no_link_local[Direction.INGRESS].rule(icmp_type=135))
+    return rules
+
+
+def port_rules(pipeline: Pipeline, port: LocalPort, tunnel_port: int, meter: int) -> list[Rule]:
+    """The rules of one local port. ``meter`` 0: packet-ins are not metered."""
+    zone, record = port.zone, port.record
+    rules = [
+        pipeline.from_port.rule(ofport=port.ofport, vni=port.subnet.vni, zone=zone),
+        pipeline.deliver.rule(zone=zone, ofport=port.ofport),
+        pipeline.location_miss.rule(zone=zone, meter=meter),
+        pipeline.arp_miss.rule(zone=zone, meter=meter),
+        pipeline.nd_miss.rule(zone=zone, meter=meter),
+    ]
+    if tunnel_port:
+        rules += [
+            pipeline.from_tunnel.rule(
+                tunnel_port=tunnel_port, vni=port.subnet.vni, mac=mac, zone=zone
+            )
+            for mac in _macs(port)
+        ]
+    if not record.port_security:
+        rules += [shape.rule(zone=zone) for shape in pipeline.any_source.values()]
+        rules.append(pipeline.unprotected.rule(zone=zone))
+        return rules
+    rules += _sources(pipeline, port)
+    for direction in Direction:
+        rules.append(pipeline.verdict_miss[direction].rule(zone=zone, meter=meter))
+        rules += epoch_rules(pipeline, port, direction)
+    return rules
+
+
+def epoch_rules(pipeline: Pipeline, port: LocalPort, direction: Direction) -> list[Rule]:
+    """The rules that carry a port's policy epoch; they move when its policy narrows."""
+    return [
+        pipeline.judged[direction].rule(zone=port.zone, epoch=port.epoch),
+        pipeline.not_judged[direction].rule(zone=port.zone, epoch=port.epoch),
+    ]
+
+
+def _macs(port: LocalPort) -> list[bytes]:
+    return list(dict.fromkeys([port.record.mac, *(pair.mac for pair in port.record.pairs)]))
+
+
+def _sources(pipeline: Pipeline, port: LocalPort) -> Iterator[Rule]:
+    """Port security: which MAC may send from which address. A pair binds its two together."""
+    record, zone = port.record, port.zone
+    allowed = {(record.mac, ip, len(ip) * 8) for ip in record.fixed_ips}
+    allowed |= {(pair.mac, pair.prefix.network, pair.prefix.length) for pair in record.pairs}
+    allowed |= {(mac, link_local_of(mac), 128) for mac in _macs(port)}
+    for mac, network, length in sorted(allowed):
+        size = len(network)
+        mask = ((1 << length) - 1) << (size * 8 - length)
+        yield pipeline.allowed_source[4 if size == 4 else 6].rule(
+            zone=zone, mac=mac, source=network, source_mask=mask.to_bytes(size, "big")
+        )
+    yield pipeline.allowed_dhcp.rule(zone=zone, mac=record.mac)

@@ -1,0 +1,135 @@
+"""One VPC as its slice describes it: subnets, routers, routes and address claims, ready to look up.
+
+Built anew when the VPC's slice changes, which is rare; lookups happen for each new flow. Records that
+contradict each other are left out, the one with the later identifier first, and named in ``problems``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ondemand.addresses import Prefix
+from ondemand.records import Claim, Record, Route, Router, Subnet
+
+
+class PrefixTable:
+    """Longest prefix match over values, both families."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, items: Iterable[tuple[Prefix, object]] = ()) -> None:
+        by_length: dict[tuple[int, int], dict[int, list[object]]] = {}
+        for prefix, value in items:
+            size = len(prefix.network)
+            shift = size * 8 - prefix.length
+            number = int.from_bytes(prefix.network, "big") >> shift
+            by_length.setdefault((size, shift), {}).setdefault(number, []).append(value)
+        #: (address size, bits to drop, {prefix: values}), longest prefix first.
+        self._rows = sorted(
+            ((size, shift, row) for (size, shift), row in by_length.items()),
+            key=lambda item: item[1],
+        )
+
+    def longest(self, ip: bytes) -> list[object]:
+        """The values of the longest prefix that holds ``ip``; empty when none does."""
+        number, length = int.from_bytes(ip, "big"), len(ip)
+        for size, shift, row in self._rows:
+            if size == length:
+                values = row.get(number >> shift)
+                if values is not None:
+                    return values
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class RouterView:
+    """A router with what it joins: its subnets, their gateway addresses, and its static routes."""
+
+    id: str
+    subnets: tuple[Subnet, ...]
+    gateways: frozenset[bytes]
+    connected: PrefixTable
+    routes: PrefixTable
+
+    def connected_subnet(self, ip: bytes) -> Subnet | None:
+        """The subnet of this router that ``ip`` lies in."""
+        found = self.connected.longest(ip)
+        subnet = found[0] if found else None
+        return subnet if isinstance(subnet, Subnet) else None
+
+    def route(self, ip: bytes) -> Route | None:
+        """The static route with the longest prefix that holds ``ip``."""
+        found = self.routes.longest(ip)
+        route = found[0] if found else None
+        return route if isinstance(route, Route) else None
+
+
+class Topology:
+    """A VPC's subnets, routers and claims."""
+
+    def __init__(self, records: Mapping[str, Record]) -> None:
+        ordered = [records[key] for key in sorted(records)]
+        #: What was left out, one sentence each.
+        self.problems: list[str] = []
+        self.subnets = self._subnets([r for r in ordered if isinstance(r, Subnet)])
+        self._router_of = self._routers(ordered)
+        claims: dict[str, list[tuple[Prefix, object]]] = {}
+        for record in ordered:
+            if isinstance(record, Claim):
+                claims.setdefault(record.subnet, []).append((record.prefix, record))
+        self._claims = {subnet: PrefixTable(items) for subnet, items in claims.items()}
+
+    def router_of(self, subnet: str) -> RouterView | None:
+        """The router that a subnet is joined to."""
+        return self._router_of.get(subnet)
+
+    def claims(self, subnet: str, ip: bytes) -> list[Claim]:
+        """Who claims an address of a subnet, by the longest prefix; in order of port id."""
+        table = self._claims.get(subnet)
+        found = table.longest(ip) if table is not None else []
+        return sorted((c for c in found if isinstance(c, Claim)), key=lambda c: (c.port, c.mac))
+
+    def subnet_of(self, ip: bytes) -> list[Subnet]:
+        """The subnets that an address lies in (several only when unconnected subnets overlap)."""
+        return [s for s in self.subnets.values() if any(p.contains(ip) for p in s.prefixes)]
+
+    def _subnets(self, subnets: list[Subnet]) -> dict[str, Subnet]:
+        kept: dict[str, Subnet] = {}
+        by_vni: dict[int, str] = {}
+        for subnet in subnets:
+            other = by_vni.setdefault(subnet.vni, subnet.id)
+            if other != subnet.id:
+                self.problems.append(
+                    f"subnet {subnet.id!r} has VNI {subnet.vni}, which is that of {other!r}"
+                )
+            else:
+                kept[subnet.id] = subnet
+        return kept
+
+    def _routers(self, records: list[Record]) -> dict[str, RouterView]:
+        routes: dict[str, list[tuple[Prefix, object]]] = {}
+        for record in records:
+            if isinstance(record, Route):
+                routes.setdefault(record.router, []).append((record.prefix, record))
+        views: dict[str, RouterView] = {}
+        for router in (r for r in records if isinstance(r, Router)):
+            joined = []
+            for name in router.subnets:
+                subnet = self.subnets.get(name)
+                if subnet is None:
+                    self.problems.append(f"router {router.id!r} names subnet {name!r}, unknown")
+                elif name in views:
+                    self.problems.append(f"subnet {name!r} is on router {views[name].id!r} already")
+                else:
+                    joined.append(subnet)
+            view = RouterView(
+                id=router.id,
+                subnets=tuple(joined),
+                gateways=frozenset(ip for s in joined for ip in s.gateways),
+                connected=PrefixTable((p, s) for s in joined for p in s.prefixes),
+                routes=PrefixTable(routes.get(router.id, ())),
+            )
+            for subnet in joined:
+                views[subnet.id] = view
+        return views
