@@ -25,7 +25,7 @@ from ondemand.records import (
     SecurityRule,
     Subnet,
 )
-from ondemand.slices import SliceKind, kind_of
+from ondemand.slices import SliceKind, is_id, kind_of
 
 #: No record comes near these; they bound what a hostile payload can make the decoder allocate.
 MAX_PAYLOAD_BYTES = 1 << 20
@@ -71,30 +71,27 @@ def decode_record(slice_name: str, key: str, payload: bytes) -> Record:
     except (ValueError, msgpack.UnpackException, msgspec.ValidationError, RecursionError) as error:
         # UnpackException covers truncation; ValueError covers bad UTF-8 and the limits above.
         raise RecordError(slice_name, key, f"not decodable: {error}") from None
-    reason = _place_error(slice_name, key, record) or check_record(record)
+    reason: str | None
+    if not isinstance(record, _ALLOWED[kind_of(slice_name)]):
+        reason = f"a {type(record).__name__} does not belong into this slice"
+    else:
+        # The key repeats addresses in text, so it can only be computed from sound fields.
+        reason = check_record(record) or _key_error(key, record)
     if reason:
         raise RecordError(slice_name, key, reason)
     return record
 
 
-def _place_error(slice_name: str, key: str, record: Record) -> str | None:
-    if not isinstance(record, _ALLOWED[kind_of(slice_name)]):
-        return f"a {type(record).__name__} does not belong into this slice"
-    if isinstance(record, Neighbor | MacPointer | Claim | Route | SecurityRule):
-        # The key repeats addresses in text, so it is only computed when the fields are sound.
-        reason = check_record(record)
-        if reason:
-            return reason
-    if record.key != key:
-        return f"the record says that its key is {record.key!r}"
-    return None
+def _key_error(key: str, record: Record) -> str | None:
+    return None if record.key == key else f"the record says that its key is {record.key!r}"
 
 
 def check_record(record: Record) -> str | None:
     """Why the record's fields make no sense, or None when they do."""
     if isinstance(record, Port):
         return (
-            mac_error(record.mac)
+            _ids_error(record.id, record.vpc, record.subnet, *record.groups)
+            or mac_error(record.mac)
             or _first(_ip_error("fixed IP", ip) for ip in record.fixed_ips)
             or _first(
                 _prefix_error("allowed address pair", pair.prefix) or mac_error(pair.mac)
@@ -103,23 +100,32 @@ def check_record(record: Record) -> str | None:
         )
     if isinstance(record, Neighbor):
         return (
-            _ip_error("address", record.ip)
+            _ids_error(record.subnet, record.port, *record.groups)
+            or _ip_error("address", record.ip)
             or mac_error(record.mac)
             or _ip_error("tunnel address", record.host)
         )
     if isinstance(record, MacPointer):
-        return mac_error(record.mac) or _ip_error("tunnel address", record.host)
+        return (
+            _ids_error(record.subnet, record.port)
+            or mac_error(record.mac)
+            or _ip_error("tunnel address", record.host)
+        )
     if isinstance(record, Claim):
         return (
-            _prefix_error("claim", record.prefix)
+            _ids_error(record.subnet, record.port, *record.groups)
+            or _prefix_error("claim", record.prefix)
             or mac_error(record.mac)
             or _ip_error("tunnel address", record.host)
         )
     if isinstance(record, Subnet):
-        return _subnet_error(record)
+        return _ids_error(record.id) or _subnet_error(record)
+    if isinstance(record, Router):
+        return _ids_error(record.id, *record.subnets)
     if isinstance(record, Route):
         return (
-            _prefix_error("route", record.prefix)
+            _ids_error(record.router)
+            or _prefix_error("route", record.prefix)
             or _ip_error("next hop", record.nexthop)
             or (
                 None
@@ -129,6 +135,14 @@ def check_record(record: Record) -> str | None:
         )
     if isinstance(record, SecurityRule):
         return _rule_error(record)
+    return _ids_error(record.id)
+
+
+def _ids_error(*values: str) -> str | None:
+    """Identifiers become parts of slice names and keys, so a '/' in one would forge another name."""
+    for value in values:
+        if not is_id(value):
+            return f"{value[:80]!r} is no identifier"
     return None
 
 
@@ -182,6 +196,9 @@ def _subnet_error(subnet: Subnet) -> str | None:
 
 
 def _rule_error(rule: SecurityRule) -> str | None:
+    reason = _ids_error(rule.id, *([] if rule.remote_group is None else [rule.remote_group]))
+    if reason:
+        return reason
     if rule.family not in (4, 6):
         return f"family {rule.family} is neither 4 nor 6"
     if rule.protocol != ANY_PROTOCOL and not 0 <= rule.protocol <= 255:

@@ -55,8 +55,7 @@ def judge(world: World, port: LocalPort, flow: Flow) -> PolicyVerdict:
     policy = world.policy(groups)
     if isinstance(policy, str):
         return Need(policy, "")
-    for group in groups:
-        reads.append(group_slice(group))
+    reads += [group_slice(group) for group in groups]
     # Of ports a security rule reads the destination only; of ICMP the type and the code.
     first, second = (flow.first, flow.second) if flow.l4 is L4.ICMP else (flow.second, 0)
     cell = policy.cell(flow.direction, flow.family, flow.protocol, first, second)
@@ -177,7 +176,7 @@ def resolve(world: World, port: LocalPort, target: bytes) -> Resolution:
     reads.append(topology_tag(port.vpc))
     subnet = port.subnet
     if target in subnet.gateways:
-        return Answer(subnet.gateway_mac, True, tuple(reads))
+        return Answer(subnet.gateway_mac, tuple(reads), router=True)
     if target in port.record.fixed_ips:
         return NoAnswer(Reason.OWN_ADDRESS, tuple(reads))
     if not any(prefix.contains(target) for prefix in subnet.prefixes):
@@ -190,7 +189,7 @@ def resolve(world: World, port: LocalPort, target: bytes) -> Resolution:
     if holder.port == port.record.id or _claims(port, target, holder):
         # It asks for an address that it may use itself: answering would fail its duplicate test.
         return NoAnswer(Reason.OWN_ADDRESS, tuple(reads))
-    return Answer(holder.mac, False, tuple(reads))
+    return Answer(holder.mac, tuple(reads))
 
 
 def _claims(port: LocalPort, target: bytes, holder: Holder) -> bool:

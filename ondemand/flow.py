@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from ondemand.frames import ABSENT, Fragment, Frame, Kind
+from ondemand.frames import Fragment, Frame, Kind
 from ondemand.messages import PacketIn
 from ondemand.pipeline import ICMP, ICMPV6, L4, SCTP, TCP, UDP
 from ondemand.records import Direction
@@ -45,7 +45,15 @@ class NoFlow(enum.StrEnum):
     LATER_FRAGMENT = "later_fragment"
 
 
-_TRACKED_L4 = {TCP: L4.PORT, UDP: L4.PORT, ICMP: L4.ICMP, ICMPV6: L4.ICMP}
+#: By family and protocol; each has an entry in ``pipeline.TRACKED``.
+_TRACKED_L4 = {
+    (4, TCP): L4.PORT,
+    (4, UDP): L4.PORT,
+    (4, ICMP): L4.ICMP,
+    (6, TCP): L4.PORT,
+    (6, UDP): L4.PORT,
+    (6, ICMPV6): L4.ICMP,
+}
 
 
 def flow_of(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
@@ -62,17 +70,18 @@ def flow_of(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
 
 
 def _tracked(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
-    l4 = _TRACKED_L4.get(packet.ct_proto)
+    source, target = packet.ct_src, packet.ct_dst
+    family = 4 if len(source) == 4 else 6
+    l4 = _TRACKED_L4.get((family, packet.ct_proto))
     if l4 is None:
         return NoFlow.INVALID_STATE
     if frame.fragment is Fragment.LATER:
         return NoFlow.LATER_FRAGMENT
     reply = packet.ct_state & CtState.RPL != 0
     began_here = (at is Direction.EGRESS) != reply
-    source, target = packet.ct_src, packet.ct_dst
     return Flow(
         direction=Direction.EGRESS if began_here else Direction.INGRESS,
-        family=4 if len(source) == 4 else 6,
+        family=family,
         local=source if began_here else target,
         remote=target if began_here else source,
         protocol=packet.ct_proto,
@@ -91,8 +100,9 @@ def stateless_flow(frame: Frame, at: Direction) -> Flow | NoFlow:
         family = 6
     else:
         return NoFlow.NOT_IP
-    l4 = L4.SCTP if frame.proto == SCTP else _TRACKED_L4.get(frame.proto, L4.NONE)
-    if frame.tp_src == ABSENT and l4 is not L4.NONE:
+    l4 = L4.SCTP if frame.proto == SCTP else _TRACKED_L4.get((family, frame.proto), L4.NONE)
+    if frame.fragment is Fragment.LATER and (family == 6 or l4 is not L4.NONE):
+        # No ports; and of IPv6 OVS matches nw_proto 44 here, so that no rule of ours would.
         return NoFlow.LATER_FRAGMENT
     egress = at is Direction.EGRESS
     return Flow(

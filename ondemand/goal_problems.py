@@ -115,9 +115,7 @@ class Problems:
                 found.append((place, value))
         return found
 
-    def _with_good_id(
-        self, kind: str, identity: str, value: _Struct, place: str
-    ) -> _Struct | None:
+    def _with_good_id(self, kind: str, identity: str, value: _Struct, place: str) -> _Struct | None:
         try:
             check_id(f"{kind} id", identity)
         except SliceNameError as error:
@@ -136,7 +134,7 @@ class Problems:
             return self._salvage(shape, item, place)
 
     def _salvage(self, shape: type[_Struct], item: object, place: str) -> _Struct | None:
-        """msgspec stops at the first mistake, so each field is tried by itself."""
+        """Msgspec stops at the first mistake, so each field is tried by itself."""
         sound: dict[str, object] = {}
         fields = {field.name: field for field in msgspec.structs.fields(shape)}
         if not isinstance(item, dict):

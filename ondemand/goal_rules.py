@@ -76,7 +76,9 @@ def _content(
     if rule.remote_prefix is not None:
         remote = problems.parse(f"{place}: remote_prefix", parse_prefix, rule.remote_prefix)
         if rule.remote_group is not None:
-            problems.add(place, "remote_prefix and remote_group exclude each other: write two rules")
+            problems.add(
+                place, "remote_prefix and remote_group exclude each other: write two rules"
+            )
     if rule.remote_group is not None:
         problems.is_known(f"{place}: remote_group", "security group", rule.remote_group, groups)
     family = _family(place, rule, remote, problems)

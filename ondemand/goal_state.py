@@ -1,17 +1,14 @@
 """Goal state: what a person or a program writes, checked as a whole and compiled to slices.
 
 The input is what a YAML or JSON parser gives. Either all of it is sound, or a GoalStateError tells
-all that is wrong and nothing is compiled. Where Neutron has a meaning for a word, it is the meaning
+all that is wrong and nothing is compiled. Where Neutron has a meaning for a word, that is its meaning
 here. ``docs/goal-state.md`` is the full description.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
-from ondemand.addresses import Prefix
 from ondemand.codec import encode_record
+from ondemand.goal_compile import CheckedVpc, Slices, compile_vpc
 from ondemand.goal_model import (
     GoalInput,
     GroupInput,
@@ -21,48 +18,20 @@ from ondemand.goal_model import (
     SubnetInput,
     VpcInput,
 )
-from ondemand.goal_ports import PortSpec, check_ports
+from ondemand.goal_ports import check_ports
 from ondemand.goal_problems import GoalStateError, Problems
 from ondemand.goal_rules import check_groups
-from ondemand.goal_topology import check_hosts, check_routers, check_subnets
-from ondemand.records import (
-    Claim,
-    Group,
-    MacPointer,
-    Neighbor,
-    Port,
-    Record,
-    Route,
-    Router,
-    SecurityRule,
-    Subnet,
-)
-from ondemand.slices import (
-    group_slice,
-    host_group_slice,
-    host_slice,
-    mac_slice,
-    neighbor_slice,
-    vpc_slice,
-)
+from ondemand.goal_topology import Host, check_hosts, check_routers, check_subnets
+from ondemand.slices import host_group_slice, host_slice
 
-Slices = dict[str, dict[str, Record]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Vpc:
-    """One VPC of the document, as far as it is sound."""
-
-    id: str
-    subnets: dict[str, Subnet]
-    routers: list[Router]
-    routes: list[Route]
-    groups: dict[str, tuple[Group, tuple[SecurityRule, ...]]]
-    ports: list[PortSpec]
+__all__ = ["GoalStateError", "Slices", "compile_goal_state", "encode_slices"]
 
 
 def compile_goal_state(document: object) -> Slices:
     """The records of each slice, by slice name and key.
+
+    A slice that the document names (of a host, a host group, a VPC, a security group) is there also
+    when it has no records, so that publishing empties it.
 
     Args:
         document: dicts, lists, strings, ints and bools, as a YAML or JSON parser gives them.
@@ -70,23 +39,43 @@ def compile_goal_state(document: object) -> Slices:
     Raises:
         GoalStateError: with every mistake of the document; nothing is compiled then.
     """
-    problems = Problems()
     if document is None:
-        problems.add("goal state", "is empty; write 'vpcs: []' to say that there is nothing")
-    goal = problems.read_one(GoalInput, {} if document is None else document, "goal state")
+        raise GoalStateError(["the goal state is empty: write 'vpcs: []' for no network at all"])
+    problems = Problems()
+    goal = problems.read_one(GoalInput, document, "top level")
     if goal is None:
         raise GoalStateError(problems.errors)
     hosts = check_hosts(problems.read("host", HostInput, goal.hosts, "hosts"), problems)
+    vpcs = _check_vpcs(goal, hosts, problems)
+    problems.raise_any()
+    slices: Slices = {}
+    for host in hosts.values():
+        slices[host_slice(host.id)] = {}
+        if host.group is not None:
+            slices[host_group_slice(host.group)] = {}
+    for vpc in vpcs:
+        compile_vpc(vpc, slices)
+    return slices
+
+
+def encode_slices(slices: Slices) -> dict[str, dict[str, bytes]]:
+    """The payloads to publish."""
+    return {
+        name: {key: encode_record(record) for key, record in records.items()}
+        for name, records in slices.items()
+    }
+
+
+def _check_vpcs(goal: GoalInput, hosts: dict[str, Host], problems: Problems) -> list[CheckedVpc]:
+    read = problems.read
     vpcs = []
     vpc_ids: dict[str, str] = {}
     group_ids: dict[str, str] = {}
     port_ids: dict[str, str] = {}
     vnis: dict[int, str] = {}
-    for place, given in problems.read("vpc", VpcInput, goal.vpcs, "vpcs"):
+    for place, given in read("vpc", VpcInput, goal.vpcs, "vpcs"):
         problems.is_first(vpc_ids, given.id, place, f"vpc id {given.id!r}")
-        path = place.partition(" ")[0]  # the id in the place of a vpc would lengthen all below it
-        read = problems.read
-        scope = problems.scoped(given.id)
+        path = place.partition(" ")[0]  # without the id, which would lengthen every place below
         subnets = check_subnets(
             read("subnet", SubnetInput, given.subnets, f"{path}.subnets"), vnis, problems
         )
@@ -106,5 +95,14 @@ def compile_goal_state(document: object) -> Slices:
             taken_ids=port_ids,
             problems=problems,
         )
-        vpcs.append(_Vpc(given.id, subnets, routers, routes, groups, ports))
-    problems.raise_any()
+        vpcs.append(
+            CheckedVpc(
+                id=given.id,
+                subnets=list(subnets.values()),
+                routers=routers,
+                routes=routes,
+                groups=list(groups.values()),
+                ports=ports,
+            )
+        )
+    return vpcs

@@ -137,7 +137,9 @@ def _gateways(
         elif not is_usable(gateway, prefix):
             problems.add(where, f"{text} is the network or broadcast address of {prefix}")
         elif len(gateway) in gateways:
-            problems.add(where, f"{text} is a second gateway of its family; one is all there can be")
+            problems.add(
+                where, f"{text} is a second gateway of its family; one is all there can be"
+            )
         else:
             gateways[len(gateway)] = gateway
     return tuple(gateways.values())
@@ -176,7 +178,9 @@ def check_routers(
             if problems.is_first(attached, name, where, f"subnet {name!r}"):
                 joined.append(subnets[name])
                 if not subnets[name].gateways:
-                    problems.add(where, f"subnet {name!r} has no gateways, so no router can be in it")
+                    problems.add(
+                        where, f"subnet {name!r} has no gateways, so no router can be in it"
+                    )
         _check_overlaps(place, joined, problems)
         routers.append(Router(given.id, tuple(given.subnets)))
         routes += _check_routes(

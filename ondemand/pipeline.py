@@ -112,7 +112,13 @@ P_EXACT = 100
 P_DEFAULT = 1
 P_MISS = 0
 
-_ZONE, _EPOCH, _VNI, _MAC, _REMOTE = Arg("zone"), Arg("epoch"), Arg("vni"), Arg("mac"), Arg("remote")
+_ZONE, _EPOCH, _VNI, _MAC, _REMOTE = (
+    Arg("zone"),
+    Arg("epoch"),
+    Arg("vni"),
+    Arg("mac"),
+    Arg("remote"),
+)
 
 #: ct_state values and the mask of the bits that matter.
 _STATE_MASK = CtState.INV | CtState.TRK
@@ -195,8 +201,10 @@ class Pipeline:
 
     def _port_security(self) -> None:
         table = Table.PORT_SECURITY
-        self.no_vlan = self._shape(
-            "no_vlan", table, P_GUARD + 2, [Eq(Field.VLAN_TCI, 0x1000, 0x1000)], []
+        # OVS matches what follows a tag, so without this rule a tagged frame would pass untagged.
+        self.no_vlan = tuple(
+            self._shape("no_vlan", guarded, P_GUARD + 2, [Eq(Field.VLAN_TCI, 0x1000, 0x1000)], [])
+            for guarded in (table, Table.INGRESS_ENTRY)
         )
         self.to_arp = self._shape(
             "to_arp",
@@ -382,8 +390,8 @@ class Pipeline:
                 for l4 in (L4.PORT, L4.ICMP):
                     for reply in (False, True):
                         for connection in (False, True):
-                            self.verdict[direction, family, l4, reply, connection] = (
-                                self._stateful(direction, family, l4, reply, connection)
+                            self.verdict[direction, family, l4, reply, connection] = self._stateful(
+                                direction, family, l4, reply, connection
                             )
                 for l4 in (L4.SCTP, L4.NONE):
                     pair = self._stateless(direction, family, l4)
@@ -414,7 +422,7 @@ class Pipeline:
         return self._to(Table.LOCATION if direction is Direction.EGRESS else Table.DELIVER)
 
     def _stateful(
-        self, direction: Direction, family: int, l4: L4, reply: bool, connection: bool
+        self, direction: Direction, family: int, l4: L4, *, reply: bool, connection: bool
     ) -> tuple[Shape, Shape]:
         src = Field.CT_NW_SRC if family == 4 else Field.CT_IPV6_SRC
         dst = Field.CT_NW_DST if family == 4 else Field.CT_IPV6_DST

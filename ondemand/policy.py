@@ -129,7 +129,7 @@ class _Row:
 class Policy:
     """The rules of all groups of a port together. Groups only ever add to what is allowed."""
 
-    __slots__ = ("_other", "_rows", "rules")
+    __slots__ = ("_other", "_rows", "remote_groups", "rules")
 
     def __init__(self, groups: Mapping[str, Iterable[SecurityRule]]) -> None:
         entries = [
@@ -137,13 +137,15 @@ class Policy:
         ]
         #: How many rules went in.
         self.rules = len(entries)
+        #: Groups whose members some rule lets in or reaches.
+        self.remote_groups = frozenset(
+            rule.remote_group for _, rule in entries if rule.remote_group is not None
+        )
         self._rows: dict[tuple[Direction, int, int], _Row] = {}
         self._other: dict[tuple[Direction, int], _Row] = {}
         for direction in Direction:
             for family in (4, 6):
-                mine = [
-                    e for e in entries if e[1].direction == direction and e[1].family == family
-                ]
+                mine = [e for e in entries if e[1].direction == direction and e[1].family == family]
                 anything = [e for e in mine if e[1].protocol == ANY_PROTOCOL]
                 self._other[direction, family] = _Row(anything, icmp=False)
                 for protocol in {e[1].protocol for e in mine} - {ANY_PROTOCOL}:

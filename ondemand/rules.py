@@ -9,7 +9,7 @@ from __future__ import annotations
 from ondemand.decide import reads_source_port
 from ondemand.flow import Flow
 from ondemand.local_ports import LocalPort
-from ondemand.pipeline import ND_OVERRIDE, ND_ROUTER, ND_SOLICITED, L4, Pipeline
+from ondemand.pipeline import L4, ND_OVERRIDE, ND_ROUTER, ND_SOLICITED, Pipeline
 from ondemand.records import Direction
 from ondemand.settings import Settings
 from ondemand.verdict import Allow, Answer, Deny, GatewayEcho, Local, NoAnswer, NoLocation, Tunnel
@@ -81,12 +81,7 @@ class RuleMaker:
             return Rule(shape, (*values, world_ports[location.port].zone), idle)
         if isinstance(location, GatewayEcho):
             return Rule(pipeline.gateway_echo[family], values, idle)
-        return self.for_no_location(vni, eth_dst, ip_dst)
-
-    def for_no_location(self, vni: int, eth_dst: bytes, ip_dst: bytes) -> Rule:
-        family = 4 if len(ip_dst) == 4 else 6
-        shape = self.pipeline.location_deny[family]
-        return Rule(shape, (vni, eth_dst, ip_dst), 0, self._settings.deny_s)
+        return Rule(pipeline.location_deny[family], values, 0, self._settings.deny_s)
 
     def for_resolution(self, port: LocalPort, target: bytes, answer: Answer | NoAnswer) -> Rule:
         """The rule that answers ``port`` when it asks for ``target``, or silences the question."""

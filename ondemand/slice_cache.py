@@ -248,9 +248,7 @@ class SliceCache:
                 return
             part.version = change.version
             if change.key in part.keys:
-                self._store(
-                    part, event.slice, change.key, change.payload, change.version, applied
-                )
+                self._store(part, event.slice, change.key, change.payload, change.version, applied)
         if event.since <= part.version < event.version:
             part.version = event.version
 

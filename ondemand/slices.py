@@ -48,9 +48,14 @@ class SliceKind(enum.Enum):
     NEIGHBORS = "nbr"
 
 
+def is_id(value: str) -> bool:
+    """Whether ``value`` may be an identifier."""
+    return _ID.fullmatch(value) is not None
+
+
 def check_id(what: str, value: str) -> str:
     """Return ``value`` if it may be an identifier; SliceNameError naming ``what`` otherwise."""
-    if not _ID.fullmatch(value):
+    if not is_id(value):
         raise SliceNameError(
             f"{what} {value!r} is no identifier: 1 to 64 letters, digits and '_.:-',"
             " a letter or digit first"
@@ -90,7 +95,9 @@ def kind_of(name: str) -> SliceKind:
     try:
         kind = SliceKind(head)
     except ValueError:
-        raise SliceNameError(f"{name!r} is no slice name: it must start with host/, vpc/, sg/ or nbr/") from None
+        raise SliceNameError(
+            f"{name!r} is no slice name: it must start with host/, vpc/, sg/ or nbr/"
+        ) from None
     parts = rest.split("/")
     if len(parts) != (2 if kind is SliceKind.NEIGHBORS else 1):
         raise SliceNameError(f"{name!r} is no slice name: wrong number of parts")

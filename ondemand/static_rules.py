@@ -13,7 +13,8 @@ from rule_cache.rule import Rule
 
 def frame_rules(pipeline: Pipeline) -> list[Rule]:
     """The rules that do not depend on any port."""
-    rules = [pipeline.no_vlan.rule(), pipeline.to_arp.rule(), pipeline.to_nd.rule()]
+    rules = [shape.rule() for shape in pipeline.no_vlan]
+    rules += [pipeline.to_arp.rule(), pipeline.to_nd.rule()]
     rules += [pipeline.nd_solicited.rule(), pipeline.nd_duplicate.rule()]
     for direction in Direction:
         rules += [

@@ -28,7 +28,7 @@ class LocationSubject(msgspec.Struct, frozen=True, gc=False):
     zone: int
     eth_dst: bytes
     ip_dst: bytes
-    echo: bool
+    echo: bool = False
 
 
 class ResolveSubject(msgspec.Struct, frozen=True, gc=False):

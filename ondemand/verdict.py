@@ -54,6 +54,8 @@ class Allow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deny(msgspec.Struct, frozen=True, gc=False):
+    """Denied, and why."""
+
     reason: Reason
     tags: tuple[Tag, ...]
 
@@ -93,6 +95,8 @@ class GatewayEcho(msgspec.Struct, frozen=True, gc=False):
 
 
 class NoLocation(msgspec.Struct, frozen=True, gc=False):
+    """There is no way to the destination, and why."""
+
     reason: Reason
     tags: tuple[Tag, ...]
 
@@ -104,11 +108,14 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     """ARP or ND for an address is answered with this MAC."""
 
     mac: bytes
-    router: bool
     tags: tuple[Tag, ...]
+    #: It is the gateway: an advertisement says so (RFC 4861 section 4.4).
+    router: bool = False
 
 
 class NoAnswer(msgspec.Struct, frozen=True, gc=False):
+    """Nobody answers, and why."""
+
     reason: Reason
     tags: tuple[Tag, ...]
 

@@ -102,7 +102,12 @@ _CT_NAMES = (
 
 #: nw_frag as OVS numbers it: bit 0 any fragment, bit 1 not the first.
 FRAG_ANY, FRAG_LATER = 0x01, 0x02
-_FRAG_NAMES = {(0x00, 0x03): "no", (0x01, 0x03): "first", (0x03, 0x03): "later", (0x00, 0x02): "not_later"}
+_FRAG_NAMES = {
+    (0x00, 0x03): "no",
+    (0x01, 0x03): "first",
+    (0x03, 0x03): "later",
+    (0x00, 0x02): "not_later",
+}
 
 Value = int | bytes
 

@@ -148,4 +148,3 @@ class Ledger:
         self._drop(self._by_cookie[cookie])
         self.evictions += 1
         return cookie
-

@@ -38,6 +38,8 @@ class Eq:
 
 @dataclass(frozen=True, slots=True)
 class SetField:
+    """Write ``value`` over the whole field."""
+
     field: Field
     value: Operand
 
@@ -52,6 +54,8 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Output:
+    """Send out of an OpenFlow port; nothing happens when the packet came from there."""
+
     port: Operand
 
 

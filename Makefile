@@ -1,0 +1,47 @@
+# Everything a checkout needs. `make` alone lists the targets.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv/bin
+# The packages that mypy --strict checks; what it leaves out is listed in pyproject.toml.
+TYPED := rule_cache ondemand controller_app mininet_topos
+# Longer than any sound test takes on two slow cores: a hung switch must not hang the whole run.
+TEST_TIMEOUT_S := 300
+BENCH ?= record_decode
+ARGS ?=
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## show this list
+	@echo "usage: make TARGET [ARGS='...']"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 10
+	@echo
+	@echo "  make demo ARGS='--neighbors 100000'     the VPC has 100,000 neighbors more"
+	@echo "  make test ARGS='tests/unit -k cookie'   only these tests"
+	@echo "  make test ARGS=--cov                    branch coverage of the pure packages"
+	@echo "  make bench BENCH=record_decode ARGS=--json=out.json"
+
+setup: ## install what is missing: Debian packages, and the Python packages into .venv
+	@scripts/setup.sh $(SETUP_FLAGS)
+
+demo: setup ## three compute hosts on real Open vSwitch, watched while they work (root)
+	@scripts/as-root $(VENV)/ondemand demo $(ARGS)
+
+test: SETUP_FLAGS := --bench
+test: lint ## lint, then all tests, those on real Open vSwitch included (root)
+	scripts/as-root $(VENV)/pytest --timeout=$(TEST_TIMEOUT_S) $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy --strict $(TYPED)
+
+bench: SETUP_FLAGS := --bench
+bench: setup ## run the benchmark BENCH of benchmarks/ (root)
+	@scripts/as-root $(VENV)/python -m benchmarks.$(BENCH) $(ARGS)
+
+clean: ## remove .venv, caches and build products
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,238 @@
+"""Everything that the agent does with OVSDB: its bridge, and who is plugged into it.
+
+```
+with Ovsdb.connect(config, patience_s=math.inf, stop=stop) as ovsdb:
+    state = ovsdb.ensure_bridge()
+    ovsdb.set_flow_table_limits(tables, limit=20_000, groups=("NXM_NX_REG6[]",))
+    ovsdb.watch(events.put)
+```
+
+**Threads.** ovsdbapp runs the replica of the database in a thread of its own, the IDL thread. The
+callback of ``watch`` runs in it, one event at a time; it must only hand the event on (put it into a
+queue): while it runs nothing else is read from the database, and calling back into this object from
+it would wait for itself. All methods may be called from any other thread; they block, for bounded
+times. When the callback raises, ovsdbapp logs it, and the event is delivered again with the next
+change in the database.
+
+**Reconnection.** The IDL thread reconnects once per second for as long as it takes. Then the state
+found is compared with the events delivered, and the difference is delivered.
+
+**Second agent.** Each agent holds an OVSDB lock named after the bridge (RFC 7047, 4.1.8) on its
+connection. The server frees it when the connection ends, however the agent ends, and refuses the
+writes of whoever does not hold it.
+
+Errors: see ``ovsdb_errors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Self
+
+from controller_app.ovsdb_bridge import SetFlowTableLimits
+from controller_app.ovsdb_config import BridgeConfig
+from controller_app.ovsdb_errors import (
+    BridgeConflictError,
+    BridgeFailedError,
+    ForeignControllerError,
+    OvsdbError,
+    OvsdbRefusedError,
+    OvsdbUnreachableError,
+    SecondAgentError,
+    VswitchdSilentError,
+)
+from controller_app.ovsdb_idl import LOCK_GRACE_S
+from controller_app.ovsdb_link import ANSWER_TIMEOUT_S, Link, find_row
+from controller_app.ovsdb_ports import (
+    BridgeGone,
+    LockLost,
+    OvsdbEvent,
+    PortGone,
+    PortSeen,
+    PortTracker,
+    TunnelGone,
+    TunnelSeen,
+    read_view,
+)
+from controller_app.ovsdb_setup import BridgeState, ensure_bridge
+
+__all__ = [
+    "BridgeConfig",
+    "BridgeConflictError",
+    "BridgeFailedError",
+    "BridgeGone",
+    "BridgeState",
+    "ForeignControllerError",
+    "LockLost",
+    "Ovsdb",
+    "OvsdbError",
+    "OvsdbEvent",
+    "OvsdbRefusedError",
+    "OvsdbUnreachableError",
+    "PortGone",
+    "PortSeen",
+    "SecondAgentError",
+    "TunnelGone",
+    "TunnelSeen",
+    "VswitchdSilentError",
+]
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between two attempts to connect at the start.
+RETRY_S: Final = 1.0
+#: Seconds after which a wait that goes on is logged again.
+REMIND_S: Final = 30.0
+
+
+class Ovsdb:
+    """The agent's hold on one bridge; made by ``connect``, ended by ``close`` or ``with``."""
+
+    def __init__(self, config: BridgeConfig, link: Link) -> None:
+        self._config = config
+        self._link = link
+        self._tracker = PortTracker(config.bridge, config.tunnel_port)
+        self._deliver: Callable[[OvsdbEvent], None] | None = None
+        self._problems: frozenset[str] = frozenset()
+
+    @classmethod
+    def connect(
+        cls,
+        config: BridgeConfig,
+        *,
+        patience_s: float = 0.0,
+        stop: threading.Event | None = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> Ovsdb:
+        """Connect and take the lock of the bridge; write nothing.
+
+        Args:
+            config: which bridge in which OVSDB.
+            patience_s: seconds to try again while the server does not answer; math.inf for ever.
+            stop: set by another thread to give up early.
+            timeout_s: seconds, for each wait on the server or on ovs-vswitchd, also later.
+
+        Raises:
+            OvsdbUnreachableError: no answer, and the patience is at its end or ``stop`` is set.
+            SecondAgentError: another agent serves the bridge; never waited for.
+            OvsdbError: the database has not been initialised.
+        """
+        stop = stop or threading.Event()
+        end_s = time.monotonic() + patience_s
+        remind_s = 0.0
+        while True:
+            try:
+                return cls(config, _locked_link(config, timeout_s))
+            except OvsdbUnreachableError as error:
+                now_s = time.monotonic()
+                if now_s >= end_s or stop.is_set():
+                    raise
+                if now_s >= remind_s:
+                    LOG.warning("%s; trying again every %g s", error, RETRY_S)
+                    remind_s = now_s + REMIND_S
+                if stop.wait(min(RETRY_S, end_s - now_s)):
+                    raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the watch, the thread and the connection; the bridge stays as it is. Idempotent."""
+        self._link.close()
+
+    def ensure_bridge(self) -> BridgeState:
+        """Create or adopt the bridge, and wait until it works.
+
+        Call it again after BridgeGone. What a failing call has created is removed again.
+
+        Raises:
+            BridgeConflictError: it is somebody else's; nothing was written.
+            BridgeFailedError: ovs-vswitchd could not make it.
+            OvsdbError: see ``Link.commit``.
+        """
+        with self._telling_lost_lock():
+            return ensure_bridge(self._link, self._config)
+
+    def set_flow_table_limits(
+        self, table_ids: Iterable[int], *, limit: int, groups: Iterable[str]
+    ) -> None:
+        """Bound each of the bridge's tables ``table_ids`` (0..254) to ``limit`` flows.
+
+        A full table evicts from the group of flows that is largest; ``groups`` are the fields, in
+        OVS syntax, that make a group (ovs-vswitchd.conf.db(5), Flow_Table).
+
+        Raises:
+            BridgeConflictError: the bridge is gone.
+            OvsdbError: see ``Link.commit``.
+        """
+        command = SetFlowTableLimits(self._link.api, self._config.bridge, table_ids, limit, groups)
+        with self._telling_lost_lock():
+            self._link.commit(command)
+
+    def watch(self, deliver: Callable[[OvsdbEvent], None]) -> None:
+        """Deliver all that is there as events, and from then on what changes (see the module)."""
+        with self._link.held():
+            self._deliver = deliver
+            self._link.idl.on_change = self._tell
+            self._link.idl.on_lock_lost = self._tell_lock_lost
+            self._link.idl.tell_again()
+        self._link.wake()
+
+    @contextlib.contextmanager
+    def _telling_lost_lock(self) -> Iterator[None]:
+        """A refused write means, without the lock, that another agent has it."""
+        try:
+            yield
+        except OvsdbRefusedError:
+            if self._link.idl.lock_lost:
+                raise SecondAgentError(self._config.bridge, lock_name(self._config)) from None
+            raise
+
+    def _tell(self) -> None:
+        """IDL thread: deliver the difference between what is and what was told."""
+        bridge = find_row(self._link.api, "Bridge", self._config.bridge)
+        view = read_view(bridge, self._config.tunnel_port)
+        for event in self._tracker.pending(view):
+            self._hand_over(event)
+            self._tracker.told(event)
+        problems = self._tracker.problems(view)
+        for sentence in problems:
+            if sentence not in self._problems:
+                LOG.warning("bridge %s: %s", self._config.bridge, sentence)
+        self._problems = frozenset(problems)
+
+    def _tell_lock_lost(self) -> None:
+        self._hand_over(LockLost(self._config.bridge))
+
+    def _hand_over(self, event: OvsdbEvent) -> None:
+        if self._deliver is not None:
+            self._deliver(event)
+
+
+def lock_name(config: BridgeConfig) -> str:
+    """The OVSDB lock of the agent that serves the bridge.
+
+    A lock's name is an <id> of RFC 7047, section 3.1: letters, digits and underscores.
+    """
+    return "ondemand_" + "".join(
+        c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in config.bridge
+    )
+
+
+def _locked_link(config: BridgeConfig, timeout_s: float) -> Link:
+    name = lock_name(config)
+    link = Link(config.ovsdb, lock_name=name, timeout_s=timeout_s)
+    if link.wait_until(lambda: link.idl.has_lock, LOCK_GRACE_S):
+        return link
+    contended = link.idl.is_lock_contended
+    link.close()
+    if contended:
+        raise SecondAgentError(config.bridge, name)
+    raise OvsdbUnreachableError(config.ovsdb, "silent about the lock")

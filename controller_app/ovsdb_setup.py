@@ -1,0 +1,135 @@
+"""Bring the bridge into being and see that it works."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from controller_app.ovsdb_bridge import BridgeOutcome, EnsureBridge, UseUserspaceDatapath
+from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
+from controller_app.ovsdb_errors import BridgeFailedError, OvsdbError
+from controller_app.ovsdb_idl import SCHEMA
+from controller_app.ovsdb_link import Link, find_row
+from controller_app.ovsdb_ports import first, valid_ofport
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeState:
+    """The bridge as ovs-vswitchd made it.
+
+    ``datapath_id`` is the 64-bit number by which the switch calls itself in OpenFlow;
+    ``changes`` says in words what had to be changed.
+    """
+
+    bridge: str
+    datapath_type: str
+    datapath_id: int
+    tunnel_ofport: int
+    changes: tuple[str, ...]
+
+
+def ensure_bridge(link: Link, config: BridgeConfig) -> BridgeState:
+    """Create or adopt the bridge, and wait until it works; see ``Ovsdb.ensure_bridge``."""
+    outcome: BridgeOutcome = link.commit(EnsureBridge(link.api, config))
+    try:
+        changes = [*outcome.changes, *_fall_back_to_userspace(link, config)]
+        state = _read_state(link, config, changes)
+    except BridgeFailedError:
+        _undo(link, config, outcome)
+        raise
+    for change in changes:
+        LOG.info("bridge %s: %s", config.bridge, change)
+    _warn_of_socket_path(link, config)
+    return state
+
+
+def _fall_back_to_userspace(link: Link, config: BridgeConfig) -> list[str]:
+    """Take the netdev datapath if the system's cannot be opened and the choice is ours.
+
+    Open_vSwitch.datapath_types lists "system" also where the kernel module is missing; that the
+    bridge got no datapath_id is the sure sign.
+    """
+    with link.held():
+        bridge = find_row(link.api, "Bridge", config.bridge)
+        broken = (
+            bridge is not None
+            and first(bridge, "datapath_id") is None
+            and bridge.datapath_type in ("", "system")
+        )
+    if config.datapath_type != "auto" or not broken:
+        return []
+    link.commit(UseUserspaceDatapath(link.api, config.bridge))
+    return ["datapath_type netdev (the kernel datapath cannot be opened)"]
+
+
+def _read_state(link: Link, config: BridgeConfig, changes: Iterable[str]) -> BridgeState:
+    with link.held():
+        bridge = find_row(link.api, "Bridge", config.bridge)
+        datapath_type = bridge.datapath_type or "system" if bridge else config.datapath_type
+        datapath_id = first(bridge, "datapath_id") if bridge else None
+        if datapath_id is None:
+            raise BridgeFailedError(
+                f"ovs-vswitchd could not make bridge {config.bridge} with datapath_type "
+                f"{datapath_type}; its log says why (without the kernel module openvswitch only "
+                '"netdev" works)'
+            )
+        interface = find_row(link.api, "Interface", config.tunnel_port)
+        tunnel_ofport = valid_ofport(interface) if interface else None
+        if tunnel_ofport is None:
+            reason = (interface and first(interface, "error")) or "it got no port number"
+            raise BridgeFailedError(
+                f"ovs-vswitchd could not make tunnel port {config.tunnel_port}: {reason}"
+                + (_same_tunnel(link, interface) if interface else "")
+            )
+        return BridgeState(
+            bridge=config.bridge,
+            datapath_type=datapath_type,
+            datapath_id=int(datapath_id, 16),
+            tunnel_ofport=tunnel_ofport,
+            changes=tuple(changes),
+        )
+
+
+def _same_tunnel(link: Link, interface: Any) -> str:
+    """OVS refuses a second tunnel of one configuration; say which port is the first."""
+    wanted = interface.options
+    for row in link.idl.tables["Interface"].rows.values():
+        if row.type != "vxlan" or valid_ofport(row) is None:
+            continue
+        options = row.options
+        if all(options.get(key) == wanted.get(key) for key in TUNNEL_OPTIONS):
+            return (
+                f"; {row.name} has the same configuration: set tunnel_port to that name if it is on "
+                "the agent's bridge, otherwise set another tunnel_dst_port"
+            )
+    return ""
+
+
+def _warn_of_socket_path(link: Link, config: BridgeConfig) -> None:
+    scheme, _, path = config.controller.partition(":")
+    with link.held():
+        row = next(iter(link.idl.tables[SCHEMA].rows.values()))
+        run_directory = row.external_ids.get("rundir")
+    if scheme == "unix" and run_directory and not path.startswith(f"{run_directory}/"):
+        LOG.warning(
+            "bridge %s: ovs-vswitchd connects only to unix sockets in %s, so it may refuse the "
+            "controller %s",
+            config.bridge,
+            run_directory,
+            config.controller,
+        )
+
+
+def _undo(link: Link, config: BridgeConfig, outcome: BridgeOutcome) -> None:
+    """Remove what the failed call has created."""
+    try:
+        if outcome.created_bridge:
+            link.commit(link.api.del_br(config.bridge))
+        elif outcome.created_tunnel:
+            link.commit(link.api.del_port(config.tunnel_port, bridge=config.bridge))
+    except OvsdbError as error:
+        LOG.warning("bridge %s could not be removed again: %s", config.bridge, error)

@@ -1,0 +1,1 @@
+"""Compute hosts and fabrics in network namespaces, and the experiments that run on them."""

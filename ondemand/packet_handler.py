@@ -1,0 +1,283 @@
+"""The walk of one packet: from the miss to the rules that the next packet will meet.
+
+One packet-in settles all that the packet will meet on this host: the egress verdict, the location,
+the ingress verdict of a local destination, and the location of the way back.
+"""
+
+from __future__ import annotations
+
+from ondemand.admission import TokenBucket
+from ondemand.counters import Counters
+from ondemand.decide import judge, locate, resolve, way_back
+from ondemand.flow import Flow, NoFlow, flow_of
+from ondemand.frames import Arp, Fragment, Frame, Kind, NeighborDiscovery, parse
+from ondemand.installer import Installer
+from ondemand.local_ports import LocalPort
+from ondemand.malformed import Malformed
+from ondemand.messages import Fetch, PacketIn
+from ondemand.pipeline import ICMP, ICMPV6, Pipeline, Table
+from ondemand.records import Direction
+from ondemand.rules import RuleMaker
+from ondemand.settings import Settings
+from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
+from ondemand.verdict import (
+    Allow,
+    Answer,
+    Deny,
+    GatewayEcho,
+    Local,
+    Need,
+    NoLocation,
+    Reason,
+    Tunnel,
+)
+from ondemand.waiting_room import WaitingRoom
+from ondemand.world import World
+
+ARP_REQUEST = 1
+_ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
+
+
+class PacketHandler:
+    """Handles packet-ins. It decides by the world and installs through the installer."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        installer: Installer,
+        maker: RuleMaker,
+        pipeline: Pipeline,
+        settings: Settings,
+        waiting: WaitingRoom,
+        counters: Counters,
+    ) -> None:
+        self._world = world
+        self._installer = installer
+        self._maker = maker
+        self._settings = settings
+        self._waiting = waiting
+        self._counters = counters
+        self._buckets: dict[int, TokenBucket] = {}
+        self._tables = {pipeline.number(table): table for table in Table}
+
+    def handle(self, packet: PacketIn, now_s: float) -> None:
+        """A packet-in as it comes from the switch."""
+        table = self._tables.get(packet.table)
+        zone = packet.target_zone if table is Table.INGRESS_VERDICT else packet.source_zone
+        port = self._world.by_zone.get(zone)
+        if port is None or table is None:
+            self._counters.add("packet_in.unknown_port")
+            return
+        bucket = self._buckets.get(zone)
+        if bucket is None:
+            settings = self._settings
+            bucket = TokenBucket(settings.admission_rate, settings.admission_burst, now_s)
+            self._buckets[zone] = bucket
+        if not bucket.take(now_s):
+            self._counters.add("packet_in.over_rate", port.record.id)
+            return
+        self._counters.add("packet_in", port.record.id)
+        self._walk(packet, table, port, now_s)
+
+    def resume(self, packet: PacketIn, now_s: float) -> None:
+        """A packet that waited for a record, which is here now."""
+        table = self._tables[packet.table]
+        zone = packet.target_zone if table is Table.INGRESS_VERDICT else packet.source_zone
+        port = self._world.by_zone.get(zone)
+        if port is not None:
+            self._walk(packet, table, port, now_s)
+
+    def forget_port(self, zone: int) -> None:
+        self._buckets.pop(zone, None)
+
+    def _walk(self, packet: PacketIn, table: Table, port: LocalPort, now_s: float) -> None:
+        try:
+            frame = parse(packet.data)
+        except Malformed as error:
+            self._counters.add(f"malformed.{error.reason.value}", port.record.id)
+            return
+        if table is Table.RESPONDER:
+            self._answer(packet, frame, port, now_s)
+        elif table is Table.INGRESS_VERDICT:
+            self._ingress(packet, frame, port, now_s)
+        else:
+            self._egress(packet, frame, port, table, now_s)
+
+    def _egress(
+        self, packet: PacketIn, frame: Frame, port: LocalPort, table: Table, now_s: float
+    ) -> None:
+        flow: Flow | None = None
+        if port.record.port_security:
+            found = flow_of(packet, frame, Direction.EGRESS)
+            if isinstance(found, NoFlow):
+                self._counters.add(f"no_flow.{found.value}", port.record.id)
+                return
+            flow = found
+            # A packet that got as far as LOCATION was judged, by a rule or by the state of its
+            # connection; a verdict rule would only repeat it.
+            if table is Table.EGRESS_VERDICT and not self._verdict(packet, port, flow, now_s):
+                return
+        elif frame.kind not in (Kind.IPV4, Kind.IPV6):
+            self._counters.add("no_flow.not_ip", port.record.id)
+            return
+        echo = frame.tp_src == _ECHO_REQUEST.get(frame.proto) and frame.tp_dst == 0
+        location = locate(self._world, port, frame.eth_dst, frame.dst)
+        if isinstance(location, Need):
+            self._park(location, packet, port, now_s)
+            return
+        subject = LocationSubject(port.zone, frame.eth_dst, frame.dst, echo=echo)
+        reason = self._place(port, port.zone, subject, location, now_s, packet.table)
+        if reason is not None:
+            self._counters.add(f"no_location.{reason.value}", port.record.id)
+            return
+        if isinstance(location, Local) and not self._settle_target(
+            frame, port, flow, location, now_s
+        ):
+            return
+        self._counters.add("allowed", port.record.id)
+        self._send_on(packet, frame, 0)
+
+    def _settle_target(
+        self,
+        frame: Frame,
+        port: LocalPort,
+        flow: Flow | None,
+        location: Local,
+        now_s: float,
+    ) -> bool:
+        """The ingress verdict of a destination on this host, and the way back; False when denied.
+
+        Only for the first direction of a connection: what a reply will meet there, its own miss
+        tells. On the sender's account, so that nobody can fill another port's share.
+        """
+        target = self._world.ports[location.port]
+        if flow is None or flow.reply or not target.record.port_security:
+            return True
+        at_target = Flow(
+            direction=Direction.INGRESS,
+            family=flow.family,
+            local=flow.remote,
+            remote=flow.local,
+            protocol=flow.protocol,
+            first=flow.first,
+            second=flow.second,
+            reply=False,
+            l4=flow.l4,
+        )
+        verdict = judge(self._world, target, at_target)
+        if isinstance(verdict, Need):
+            return True
+        self._install_verdict(target, at_target, verdict, port.zone, now_s)
+        if isinstance(verdict, Deny):
+            self._counters.add(f"denied.{verdict.reason.value}", target.record.id)
+            return False
+        self._place_way_back(target, frame, port.zone, now_s)
+        return True
+
+    def _ingress(self, packet: PacketIn, frame: Frame, port: LocalPort, now_s: float) -> None:
+        flow = flow_of(packet, frame, Direction.INGRESS)
+        if isinstance(flow, NoFlow):
+            self._counters.add(f"no_flow.{flow.value}", port.record.id)
+            return
+        if not self._verdict(packet, port, flow, now_s):
+            return
+        if not flow.reply:
+            self._place_way_back(port, frame, port.zone, now_s)
+        self._counters.add("allowed", port.record.id)
+        from_tunnel = packet.in_port == self._maker.tunnel_port
+        tun_id = port.subnet.vni if from_tunnel else 0
+        self._send_on(packet, frame, tun_id)
+
+    def _send_on(self, packet: PacketIn, frame: Frame, tun_id: int) -> None:
+        """Put the packet through the pipeline again, where it meets the rules made for it.
+
+        Not a fragment: OVS holds it until the rest of its datagram arrives, which is past that point.
+        That one datagram is lost; the next one meets the rules.
+        """
+        if frame.fragment is Fragment.NOT_FRAGMENT:
+            self._installer.effects.packet_outs.append((packet.in_port, tun_id, packet.data))
+
+    def _verdict(self, packet: PacketIn, port: LocalPort, flow: Flow, now_s: float) -> bool:
+        """Judge and install; whether the packet may go on."""
+        verdict = judge(self._world, port, flow)
+        if isinstance(verdict, Need):
+            self._park(verdict, packet, port, now_s)
+            return False
+        self._install_verdict(port, flow, verdict, port.zone, now_s, packet.table)
+        if isinstance(verdict, Deny):
+            self._counters.add(f"denied.{verdict.reason.value}", port.record.id)
+            return False
+        return True
+
+    def _install_verdict(
+        self,
+        port: LocalPort,
+        flow: Flow,
+        verdict: Allow | Deny,
+        owner: int,
+        now_s: float,
+        missed_table: int = -1,
+    ) -> None:
+        subject = VerdictSubject(port.zone, flow)
+        for rule in self._maker.for_verdict(port, flow, verdict):
+            self._installer.install(rule, verdict.tags, owner, subject, now_s, missed_table)
+
+    def _place_way_back(self, port: LocalPort, frame: Frame, owner: int, now_s: float) -> None:
+        """The location that ``port``'s answer to this frame will ask for; no matter when unknown."""
+        if any(frame.src) and len(frame.src) in (4, 16):
+            eth_dst = way_back(port, frame.eth_src, frame.src)
+            location = locate(self._world, port, eth_dst, frame.src)
+            if not isinstance(location, Need | NoLocation | GatewayEcho):
+                self._place(
+                    port, owner, LocationSubject(port.zone, eth_dst, frame.src), location, now_s
+                )
+
+    def _place(
+        self,
+        port: LocalPort,
+        owner: int,
+        subject: LocationSubject,
+        location: Tunnel | Local | GatewayEcho | NoLocation,
+        now_s: float,
+        missed_table: int = -1,
+    ) -> Reason | None:
+        """Install a location rule; the reason when it says that there is no way."""
+        if isinstance(location, GatewayEcho) and not subject.echo:
+            location = NoLocation(Reason.GATEWAY, location.tags)
+        rule = self._maker.for_location(
+            self._world.ports, port.subnet.vni, subject.eth_dst, subject.ip_dst, location
+        )
+        self._installer.install(rule, location.tags, owner, subject, now_s, missed_table)
+        return location.reason if isinstance(location, NoLocation) else None
+
+    def _answer(self, packet: PacketIn, frame: Frame, port: LocalPort, now_s: float) -> None:
+        """ARP or neighbor discovery: let the switch answer, or keep silent."""
+        if isinstance(frame.detail, NeighborDiscovery):
+            target = frame.detail.target
+        elif isinstance(frame.detail, Arp) and frame.proto == ARP_REQUEST:
+            target = frame.dst
+        else:
+            self._counters.add("no_flow.not_ip", port.record.id)
+            return
+        answer = resolve(self._world, port, target)
+        if isinstance(answer, Need):
+            self._park(answer, packet, port, now_s)
+            return
+        rule = self._maker.for_resolution(port, target, answer)
+        subject = ResolveSubject(port.zone, target)
+        self._installer.install(rule, answer.tags, port.zone, subject, now_s, packet.table)
+        if isinstance(answer, Answer):
+            self._counters.add("answered", port.record.id)
+            self._installer.effects.packet_outs.append((packet.in_port, 0, packet.data))
+        else:
+            self._counters.add(f"not_answered.{answer.reason.value}", port.record.id)
+
+    def _park(self, need: Need, packet: PacketIn, port: LocalPort, now_s: float) -> None:
+        asked = self._waiting.waits_for(need)
+        if not self._waiting.park(need, packet, port.zone, now_s):
+            self._counters.add("parked.no_room", port.record.id)
+            return
+        self._counters.add("parked", port.record.id)
+        if need.key and not asked:
+            self._installer.effects.requests.append(Fetch(need.slice, need.key))

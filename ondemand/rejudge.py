@@ -1,0 +1,170 @@
+"""Truth under change: what a changed record does to installed rules and live connections.
+
+Each rule whose tags name the change is asked for again, and is left, replaced in place or deleted by
+the new answer. Where policy became narrower, the epoch of the ports concerned moves as well, so that
+their live connections are judged again by the next packet of either direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ondemand.decide import judge, locate, resolve
+from ondemand.holder import claims_tag, topology_tag
+from ondemand.installer import Installer
+from ondemand.local_ports import LocalPort
+from ondemand.policy import Policy, narrows
+from ondemand.port_manager import PortManager
+from ondemand.records import Claim, Group, Neighbor, Record, SecurityRule
+from ondemand.rules import RuleMaker
+from ondemand.slice_cache import RecordChange, record_tag
+from ondemand.subjects import LocationSubject, ResolveSubject, Subject, VerdictSubject
+from ondemand.verdict import GatewayEcho, Need, NoLocation, Reason
+from ondemand.world import World
+from rule_cache.ledger import Entry
+from rule_cache.rule import Rule
+from rule_cache.tags import Tag
+
+
+class Rejudge:
+    """Applies changes of records to rules."""
+
+    def __init__(
+        self, world: World, installer: Installer, maker: RuleMaker, ports: PortManager
+    ) -> None:
+        self._world = world
+        self._installer = installer
+        self._maker = maker
+        self._ports = ports
+
+    def changed(self, changes: Iterable[RecordChange], now_s: float) -> None:
+        """Records of the cache have changed; the cache holds the new ones already."""
+        tags: dict[Tag, None] = {}
+        narrowed: dict[LocalPort, None] = {}
+        settle = False
+        for change in changes:
+            kind, _, owner = change.slice.partition("/")
+            if kind == "host":
+                settle = True
+            elif kind == "vpc":
+                settle |= not isinstance(change.old or change.new, Claim)
+                self._vpc_changed(owner, change, tags, narrowed)
+            elif kind == "sg":
+                tags[change.slice] = None
+                if _rule_narrows(change.old, change.new):
+                    narrowed.update(
+                        (p, None) for p in self._world.ports.values() if owner in p.record.groups
+                    )
+            else:
+                tags[record_tag(change.slice, change.key)] = None
+                self._neighbor_changed(owner.partition("/")[0], change, narrowed)
+        for name in {change.slice for change in changes}:
+            self._world.slice_changed(name)
+        if settle:
+            self._ports.settle_all()
+        self.judge_tags(tags, now_s)
+        for port in narrowed:
+            if self._world.ports.get(port.record.id) is port:
+                self._ports.bump_epoch(port)
+
+    def judge_tags(self, tags: Iterable[Tag], now_s: float) -> None:
+        """Ask again for every rule that depends on one of these."""
+        ledger = self._installer.ledger
+        cookies: dict[int, None] = {}
+        for tag in tags:
+            cookies.update(dict.fromkeys(sorted(ledger.cookies_with(tag))))
+        for cookie in cookies:
+            entry = ledger.get(cookie)
+            if entry is not None:
+                self._judge_entry(entry, now_s)
+
+    def _vpc_changed(
+        self,
+        vpc: str,
+        change: RecordChange,
+        tags: dict[Tag, None],
+        narrowed: dict[LocalPort, None],
+    ) -> None:
+        if isinstance(change.old or change.new, Claim):
+            tags[claims_tag(vpc)] = None
+            if change.old is not None:
+                lost = set(change.old.groups) if isinstance(change.old, Claim) else set()
+                self._lose_groups(vpc, lost, narrowed)
+        else:
+            tags[topology_tag(vpc)] = None
+
+    def _neighbor_changed(
+        self, vpc: str, change: RecordChange, narrowed: dict[LocalPort, None]
+    ) -> None:
+        old, new = change.old, change.new
+        before = set(old.groups) if isinstance(old, Neighbor) else set()
+        after = set(new.groups) if isinstance(new, Neighbor) else set()
+        if old is None and isinstance(new, Neighbor):
+            # The address may have been claimed until somebody came to hold it.
+            topology = self._world.topology(vpc)
+            if topology is not None:
+                for subnet in topology.subnet_of(new.ip):
+                    for claim in topology.claims(subnet.id, new.ip):
+                        before.update(claim.groups)
+        self._lose_groups(vpc, before - after, narrowed)
+
+    def _lose_groups(self, vpc: str, lost: set[str], narrowed: dict[LocalPort, None]) -> None:
+        """An address left these groups: ports that let members in must look at it again."""
+        if not lost:
+            return
+        for port in self._world.ports.values():
+            if port.vpc == vpc:
+                policy = self._world.policy(port.record.groups)
+                if isinstance(policy, Policy) and not lost.isdisjoint(policy.remote_groups):
+                    narrowed[port] = None
+
+    def _judge_entry(self, entry: Entry, now_s: float) -> None:
+        subject = entry.subject
+        if not isinstance(subject, VerdictSubject | LocationSubject | ResolveSubject):
+            raise TypeError(f"rule {entry.rule} has no subject that can be judged again")
+        fresh = self._fresh(subject)
+        rules, tags = fresh if fresh is not None else ([], ())
+        for rule in rules:
+            if rule.key == entry.key:
+                # The same rule is left as it is, another one takes its place in the switch.
+                self._installer.install(rule, tags, entry.owner, subject, now_s)
+                return
+        self._installer.delete(entry)
+
+    def _fresh(self, subject: Subject) -> tuple[list[Rule], tuple[Tag, ...]] | None:
+        """The rules that the question gets today; None when it cannot be answered now."""
+        world = self._world
+        if isinstance(subject, VerdictSubject):
+            port = world.by_zone.get(subject.zone)
+            if port is None or not port.record.port_security:
+                return None
+            verdict = judge(world, port, subject.flow)
+            if isinstance(verdict, Need):
+                return None
+            return self._maker.for_verdict(port, subject.flow, verdict), verdict.tags
+        if isinstance(subject, LocationSubject):
+            port = world.by_zone.get(subject.zone)
+            if port is None:
+                return None
+            location = locate(world, port, subject.eth_dst, subject.ip_dst)
+            if isinstance(location, Need):
+                return None
+            if isinstance(location, GatewayEcho) and not subject.echo:
+                location = NoLocation(Reason.GATEWAY, location.tags)
+            rule = self._maker.for_location(
+                world.ports, port.subnet.vni, subject.eth_dst, subject.ip_dst, location
+            )
+            return [rule], location.tags
+        port = world.by_zone.get(subject.zone)
+        if port is None:
+            return None
+        answer = resolve(world, port, subject.target)
+        if isinstance(answer, Need):
+            return None
+        return [self._maker.for_resolution(port, subject.target, answer)], answer.tags
+
+
+def _rule_narrows(old: Record | None, new: Record | None) -> bool:
+    before = old if isinstance(old, SecurityRule) else None
+    after = new if isinstance(new, SecurityRule) else None
+    return narrows(before, after) or (isinstance(old, Group) and new is None)

@@ -1,0 +1,109 @@
+"""A real Open vSwitch bridge whose ports a test holds the far ends of, as raw sockets.
+
+It lives in a namespace of its own, on the userspace datapath. A frame is sent on a far end, and
+what the bridge sends to any port or to the controller is collected. A marker frame follows each
+frame through the same queue, so that "nothing came out" is known without waiting for a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from mininet_topos.lab_run import LabRun
+from mininet_topos.node import join_by_veth
+from mininet_topos.ovs_node import OvsNode
+from ondemand.messages import PacketIn
+from tests.support.openflow_tap import OpenFlowTap
+
+BRIDGE: Final = "br-twin"
+
+_CLONE_NEWNET: Final = 0x40000000  # setns(2)
+_ETH_P_ALL: Final = 3
+# Ethertype for local experiments (IEEE 802), which no test sends for itself.
+_MARKER: Final = bytes.fromhex("ffffffffffff02000000000188b5")
+_TIMEOUT_S: Final = 5.0
+
+
+class RealBridge:
+    """Bridge ``br-twin`` with ports 1..n, filled with rules in the text of ovs-ofctl."""
+
+    def __init__(self, run: LabRun, ports: int) -> None:
+        self.node = OvsNode(run, "twin")
+        self.node.write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
+        self.node.vsctl(
+            *("add-br", BRIDGE, "--", "set", "Bridge", BRIDGE),
+            *("datapath_type=netdev", "fail_mode=secure"),
+        )
+        self._sockets: dict[int, socket.socket] = {}
+        for port in range(1, ports + 1):
+            join_by_veth(self.node, f"in{port}", self.node, f"far{port}", mtu=1500)
+            self.node.vsctl(
+                *("add-port", BRIDGE, f"in{port}"),
+                *("--", "set", "Interface", f"in{port}", f"ofport_request={port}"),
+            )
+            self._sockets[port] = self._raw_socket(f"far{port}")
+        self._tap = OpenFlowTap(self.node.directory / f"{BRIDGE}.mgmt")
+        self._markers = 0
+
+    def close(self) -> None:
+        self._tap.close()
+        for sock in self._sockets.values():
+            sock.close()
+
+    def program(self, rules: Sequence[str], *, meters: Sequence[str] = ()) -> None:
+        """Replace all rules, meters and connections."""
+        self.node.ofctl("del-flows", BRIDGE)
+        self.node.ofctl("-OOpenFlow13", "del-meters", BRIDGE)
+        for meter in meters:
+            self.node.ofctl("-OOpenFlow13", "add-meter", BRIDGE, meter)
+        ports = ",".join(["IN_PORT", *(f"output:{port}" for port in self._sockets)])
+        marker = f"table=0,priority=65535,dl_type=0x88b5 actions={ports},controller:65535"
+        self.node.add_flows(BRIDGE, marker, *rules)
+        self.node.appctl("dpctl/flush-conntrack")
+
+    def inject(self, port: int, frame: bytes) -> tuple[list[tuple[int, bytes]], list[PacketIn]]:
+        """Send a frame into a port: ((port, frame) for each that came out, packet-ins)."""
+        self._markers += 1
+        marker = _MARKER + self._markers.to_bytes(8, "big") + bytes(40)
+        self._sockets[port].send(frame)
+        self._sockets[port].send(marker)
+        out = [(number, data) for number in self._sockets for data in self._until(number, marker)]
+        packet_ins = []
+        while (packet_in := self._tap.next_packet_in()).data != marker:
+            packet_ins.append(packet_in)
+        return out, packet_ins
+
+    def _until(self, port: int, marker: bytes) -> list[bytes]:
+        """What the bridge sent to a port before the marker."""
+        found = []
+        sock = self._sockets[port]
+        while True:
+            data, address = sock.recvfrom(65536)
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            if data == marker:
+                return found
+            found.append(data)
+
+    def _raw_socket(self, interface: str) -> socket.socket:
+        """A socket stays in the namespace that its thread was in when it was made."""
+
+        def make() -> socket.socket:
+            libc = ctypes.CDLL(None, use_errno=True)
+            with Path(f"/proc/{self.node.pid}/ns/net").open("rb") as namespace:
+                if libc.setns(namespace.fileno(), _CLONE_NEWNET):
+                    error = ctypes.get_errno()
+                    raise OSError(error, os.strerror(error))
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+            sock.bind((interface, _ETH_P_ALL))
+            sock.settimeout(_TIMEOUT_S)
+            return sock
+
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(make).result()
