@@ -218,6 +218,11 @@ def packet_in_cookie(buf: bytes, start: int, end: int) -> int:
     return int.from_bytes(buf[start + 16 : start + 24], "big") if end - start >= 24 else -1
 
 
+def flow_removed_cookie(buf: bytes, start: int, end: int) -> int:
+    """The cookie of the rule that was removed, -1 when the message is too short for one."""
+    return int.from_bytes(buf[start + 8 : start + 16], "big") if end - start >= 16 else -1
+
+
 def decode_flow_removed(buf: bytes, start: int, end: int) -> FlowRemoved:
     """The flow-removed at ``buf[start:end]``.
 

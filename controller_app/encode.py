@@ -25,7 +25,7 @@ from ondemand.messages import Effects, SetMeter
 from ondemand.pipeline import ON_DEMAND, P_DEFAULT, Pipeline, Table
 from rule_cache.rule import Arg, Meter, Rule, Shape
 
-_PACKET_OUT, _BARRIER_REQUEST, _METER_MOD = 13, 20, 29
+_PACKET_OUT, _BARRIER_REQUEST, _SET_ASYNC, _METER_MOD = 13, 20, 28, 29
 _DELETE: Final = 3
 _ALL_TABLES: Final = 0xFF
 _ALL_BITS: Final = 0xFFFFFFFFFFFFFFFF
@@ -38,6 +38,7 @@ _BAND_DROP: Final = 1
 _pack_delete = struct.Struct(">BBHIQQBB6xIIIHxxHH4x").pack
 _pack_packet_out = struct.Struct(">BBHIIIH6x").pack
 _pack_u64 = struct.Struct(">Q").pack
+_pack_set_async = struct.Struct(">BBHIIIIIII").pack
 _pack_barrier = struct.Struct(">BBHI").pack
 _pack_meter = struct.Struct(">BBHIHHI").pack
 _pack_band = struct.Struct(">HHII4x").pack
@@ -133,6 +134,14 @@ class Encoder:
         """The switch does all before it, then answers with this xid, then does what follows."""
         return _pack_barrier(VERSION, _BARRIER_REQUEST, 8, xid)
 
+    def report_evictions(self) -> bytes:
+        """Have evicted rules reported as flow-removed, which Open vSwitch does not by default.
+
+        OFPT_SET_ASYNC (OpenFlow 1.3.5 section 7.3.10) sets all reports at once: the others as they
+        are by default, and flow-removed for reasons 0..5, of which 5 is OpenFlow 1.4's "eviction".
+        """
+        return _pack_set_async(VERSION, _SET_ASYNC, 32, 0, 0x3, 0, 0x7, 0, 0x3F, 0)
+
     def meter_mod(self, meter: SetMeter, *, exists: bool) -> bytes:
         """Add, change or (rate 0) delete a meter.
 
@@ -159,11 +168,15 @@ EFFECTS_BARRIER_XID: Final = 0
 def encode_effects(effects: Effects, encoder: Encoder, meters: set[int]) -> bytes:
     """All that goes to the switch, in the order that the fields of Effects promise.
 
-    ``meters`` are the meters that the switch has; it is brought up to date.
+    ``meters`` are the meters that the switch is known to have; it is brought up to date. One that is
+    not known may be left from an earlier agent, so it is deleted first, which never fails.
     """
     out = [encoder.delete(cookie) for cookie in effects.deletes]
     for meter in effects.meters:
-        out.append(encoder.meter_mod(meter, exists=meter.meter in meters))
+        known = meter.meter in meters
+        if meter.rate and not known:
+            out.append(encoder.meter_mod(SetMeter(meter.meter, 0, 0), exists=True))
+        out.append(encoder.meter_mod(meter, exists=known))
         if meter.rate:
             meters.add(meter.meter)
         else:

@@ -14,23 +14,16 @@ import logging
 import os
 import select
 import socket
-import ssl
 import threading
 import time
-from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from os_ken import exception as os_ken_exception
 from os_ken.controller import controller, ofp_event
-from os_ken.controller.handler import (
-    DEAD_DISPATCHER,
-    HANDSHAKE_DISPATCHER,
-    MAIN_DISPATCHER,
-)
-from os_ken.lib import hub
-from os_ken.ofproto import ofproto_parser
+from os_ken.controller.handler import DEAD_DISPATCHER, HANDSHAKE_DISPATCHER, MAIN_DISPATCHER
+from os_ken.lib.dpid import dpid_to_str
+from os_ken.ofproto import get_ofp_modules, ofproto_parser
 
 from controller_app.decode import (
     ERROR_HEAD,
@@ -40,6 +33,7 @@ from controller_app.decode import (
     PacketInDecoder,
     decode_error,
     decode_flow_removed,
+    flow_removed_cookie,
     packet_in_cookie,
     split,
 )
@@ -55,7 +49,7 @@ READ_BYTES: Final = 256 * 1024
 #: Messages to the owner after which what it wants sent is sent, so that the first packet of a large
 #: read does not wait for the last.
 BATCH_MESSAGES: Final = 64
-#: Seconds between ticks when nothing comes.
+#: Seconds between ticks of an owner to whom nothing comes.
 TICK_S: Final = 0.05
 #: Seconds between looks at a connection that no owner has.
 _IDLE_S: Final = 1.0
@@ -63,26 +57,23 @@ _IDLE_S: Final = 1.0
 #: it is read from all the same, because it may be waiting for that.
 _STANDSTILL_S: Final = 0.1
 _HELLO: Final = 0
+_KNOWN_VERSIONS: Final = frozenset(get_ofp_modules())
 
 
-class HotConnectionError(Exception):
-    """The hot connection cannot be used here; our fault."""
+class _ConnectionEnd(Exception):  # noqa: N818 - a reason, not a mistake
+    """Why the connection is to be closed, as half a sentence for the log."""
 
 
 @dataclass(slots=True)
 class Counters:
     """What one installation has seen, over all its connections."""
 
-    #: Packet-ins and flow-removed messages with our cookie that break the format.
+    #: Messages to the owner that break the format.
     malformed: int = 0
     #: Packet-ins thrown away because the switch took nothing of what there was to write.
     overload_drops: int = 0
     #: Errors of handlers that os-ken runs inside the reading thread.
     handler_errors: int = 0
-
-
-class _ConnectionEnd(Exception):  # noqa: N818 - a reason, not a mistake
-    """Why the connection is to be closed, as a sentence for the log."""
 
 
 class _LocalSocket(socket.socket):
@@ -108,36 +99,39 @@ class HotDatapath(controller.Datapath):
         if sock.family == socket.AF_UNIX:
             sock = _LocalSocket(fileno=sock.detach())
         super().__init__(sock, address)
+        sock.settimeout(0)
         self._timeout_s = float(controller.CONF.socket_timeout)
-        sock.setblocking(False)
-        self._counters = counters
         self._tick_s = tick_s
         self._loan = loan
         #: The owner while this connection has it.
         self._owner: Owner | None = None
         self._owner_asked = False
+        self._counters = counters
         self._writer = SocketWriter(sock, on_waiting=self.wake)
         self._decoder = PacketInDecoder()
+        self._next_probe_s = 0.0
         self._thread_id: int | None = None
         self._wake_lock = threading.Lock()
-        self._wake_fd: int | None = None
-        self._next_probe_s = 0.0
+        self._wake_fd = -1
+
+    def __str__(self) -> str:
+        switch = "a switch" if self.id is None else f"switch {dpid_to_str(self.id)}"
+        return f"OpenFlow connection of {switch} from {self.address or 'this host'}"
 
     # ------------------------------------------------------------------------- for any thread
 
     def send(self, buf: bytes, close_socket: bool = False) -> bool:  # noqa: FBT001, FBT002 - os-ken's
         """Write whole messages, with ``close_socket`` as the last ones.
 
-        Another thread than the connection's own may have to wait while much is yet to be written.
+        A thread other than the connection's own may have to wait while much is yet to be written.
 
         Returns:
             False when the connection is dying and they will not be written.
         """
-        data = bytes(buf)
         if threading.get_ident() == self._thread_id:
-            accepted = self._writer.write(data)
+            accepted = self._writer.write(bytes(buf))
         else:
-            accepted = self._writer.write_when_room(data, self._timeout_s)
+            accepted = self._writer.write_when_room(bytes(buf), self._timeout_s)
         if close_socket:
             self._writer.end()
         return accepted
@@ -145,7 +139,7 @@ class HotDatapath(controller.Datapath):
     def wake(self) -> None:
         """Have the owner's ``collect`` called soon."""
         with self._wake_lock:
-            if self._wake_fd is not None:
+            if self._wake_fd >= 0:
                 os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
@@ -167,7 +161,7 @@ class HotDatapath(controller.Datapath):
             self.is_active = False
             with self._wake_lock:
                 os.close(self._wake_fd)
-                self._wake_fd = None
+                self._wake_fd = -1
             self.socket.close()
 
     def _recv_loop(self) -> None:
@@ -186,11 +180,11 @@ class HotDatapath(controller.Datapath):
     def _read_until_end(self) -> None:
         buffer = memoryview(bytearray(READ_BYTES))
         rest = b""
+        socket_fd = self.socket.fileno()
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
-        socket_fd = self.socket.fileno()
         while self.state != DEAD_DISPATCHER:
-            poller.register(socket_fd, self._interest(time.monotonic()))
+            poller.register(socket_fd, self._interest())
             ready = dict(poller.poll(self._wait_ms()))
             if self._wake_fd in ready:
                 os.eventfd_read(self._wake_fd)
@@ -199,49 +193,151 @@ class HotDatapath(controller.Datapath):
                 self._writer.flush()
             self._check_writer()
             if events & ~select.POLLOUT:
-                count = self._read_into(buffer)
-                if count == 0:
+                data = self._read(buffer)
+                if data == b"":
                     return
-                rest = self._take(rest + bytes(buffer[:count]) if rest else bytes(buffer[:count]))
+                if data is not None:
+                    rest = self._take(rest + data)
             self._collect()
             self._probe()
 
-    def _interest(self, now_s: float) -> int:
-        """What to wait for: first write, then read, unless the switch seems to wait for us."""
+    def _read(self, buffer: memoryview) -> bytes | None:
+        """What has come: b"" at the end, None when it was a false alarm."""
+        try:
+            return bytes(buffer[: self.socket.recv_into(buffer)])
+        except BlockingIOError:
+            return None
+
+    def _interest(self) -> int:
+        """What to wait for: with much to write only for that, unless the switch waits for us."""
         waiting = self._writer.waiting_bytes
         if waiting == 0:
             return select.POLLIN
-        if waiting < HIGH_WATER_BYTES or self._writer.standstill_s(now_s) > _STANDSTILL_S:
+        if waiting < HIGH_WATER_BYTES:
+            return select.POLLIN | select.POLLOUT
+        if self._writer.standstill_s(time.monotonic()) > _STANDSTILL_S:
             return select.POLLIN | select.POLLOUT
         return select.POLLOUT
 
     def _wait_ms(self) -> int:
-        return int(1000 * (_IDLE_S if self._owner is None else self._tick_s)) or 1
-
-    def _read_into(self, buffer: memoryview) -> int:
-        """How many bytes came, -1 for none yet, 0 at the end."""
-        try:
-            return self.socket.recv_into(buffer)
-        except BlockingIOError:
-            return -1
+        busy = self._owner is not None or self._writer.waiting_bytes > 0
+        return max(1, int(1000 * (self._tick_s if busy else _IDLE_S)))
 
     def _check_writer(self) -> None:
         if self._writer.failure is not None:
             raise self._writer.failure
         if self._writer.oldest_wait_s(time.monotonic()) > self._timeout_s:
             raise _ConnectionEnd(
-                f"the switch read nothing of {self._writer.waiting_bytes} bytes "
-                f"for {self._timeout_s:g} s"
+                f"{self._writer.waiting_bytes} bytes wait and the switch does not read them, "
+                f"for {self._timeout_s:g} s now"
             )
 
     def _take(self, buf: bytes) -> bytes:
         """Handle the whole messages in ``buf`` and return what follows them."""
         overloaded = self._writer.waiting_bytes >= HIGH_WATER_BYTES
-        end, batch = 0, 0
+        end, handed_over = 0, 0
         for head, start, end in split(buf):
             owner = self._owner
-            if owner is not None:
+            try:
+                if owner is None:
+                    self._dispatch(buf[start:end])
+                    continue
                 if head == PACKET_IN_HEAD and is_ours(packet_in_cookie(buf, start, end)):
-                    ...
-            self._dispatch(buf[start:end])
-        return buf[end:]
+                    if overloaded:
+                        self._counters.overload_drops += 1
+                        continue
+                    owner.packet_in(self._decoder.decode(buf, start, end))
+                elif head == FLOW_REMOVED_HEAD and is_ours(flow_removed_cookie(buf, start, end)):
+                    owner.flow_removed(decode_flow_removed(buf, start, end))
+                else:
+                    if head == ERROR_HEAD:
+                        owner.error(*decode_error(buf, start, end))
+                    self._dispatch(buf[start:end])
+            except MalformedMessage as error:
+                # One message, of known length: what follows it is good again.
+                self._counters.malformed += 1
+                LOG.warning("%s sent %s", self, error)
+            handed_over += 1
+            if handed_over % BATCH_MESSAGES == 0:
+                self._collect()
+        rest = buf[end:]
+        if rest:
+            self._check_version(rest[0], rest[1] if len(rest) > 1 else _HELLO)
+        return rest
+
+    def _check_version(self, version: int, kind: int) -> None:
+        """All messages have the negotiated version, but for hello (OpenFlow 1.3.5 section 6.3.1)."""
+        if kind == _HELLO or self.state == HANDSHAKE_DISPATCHER:
+            if version in _KNOWN_VERSIONS:
+                return
+        elif version == self.ofproto.OFP_VERSION:
+            return
+        raise _ConnectionEnd(f"the switch sent a message of version 0x{version:02x}")
+
+    def _dispatch(self, data: bytes) -> None:
+        """Give one message to os-ken, as its own loop does."""
+        version, kind, length, xid = ofproto_parser.header(data)
+        self._check_version(version, kind)
+        message = ofproto_parser.msg(self, version, kind, length, xid, data)
+        if message:
+            self._handle(ofp_event.ofp_msg_to_ev(message))
+        if self.id is not None and not self._owner_asked:
+            self._owner_asked = True
+            self._offer_to_owner()
+
+    def _handle(self, event: Any) -> None:
+        brick = self.ofp_brick
+        if brick is None:
+            return
+        brick.send_event_to_observers(event, self.state)
+        for handler in list(brick.get_handlers(event, self.state)):
+            try:
+                handler(event)
+            except Exception:
+                # A foreign handler's mistake; it must not cost the switch its connection.
+                self._counters.handler_errors += 1
+                LOG.exception("%s: a handler of %s failed", self, type(event).__name__)
+
+    # -------------------------------------------------------------------------------- the owner
+
+    def _offer_to_owner(self) -> None:
+        loan = self._loan
+        if not loan.owner.wants(self.id):
+            return
+        if self.ofproto.OFP_VERSION != VERSION:
+            raise _ConnectionEnd(
+                f"the switch speaks version 0x{self.ofproto.OFP_VERSION:02x}: "
+                "let its bridge have protocols=OpenFlow13"
+            )
+        if not loan.take(self, self._timeout_s):
+            raise _ConnectionEnd("the former connection of the same switch does not end")
+        self._owner = loan.owner
+        loan.owner.connected(self)
+
+    def _collect(self) -> None:
+        if self._owner is not None:
+            out = self._owner.collect(time.monotonic())
+            if out:
+                self._writer.write(out)
+
+    def _release_owner(self) -> None:
+        owner = self._owner
+        if owner is None:
+            return
+        self._owner = None
+        try:
+            owner.disconnected()
+        finally:
+            self._loan.give_back(self)
+
+    def _probe(self) -> None:
+        """Echo requests, when os-ken's configuration asks for them."""
+        limit = self.max_unreplied_echo_requests
+        if not limit or self.state != MAIN_DISPATCHER or time.monotonic() < self._next_probe_s:
+            return
+        if len(self.unreplied_echo_requests) > limit:
+            raise _ConnectionEnd(f"the switch did not answer {limit} echo requests")
+        request = self.ofproto_parser.OFPEchoRequest(self)
+        self.unreplied_echo_requests.append(self.set_xid(request))
+        self.send_msg(request)
+        self._next_probe_s = time.monotonic() + self.echo_request_interval

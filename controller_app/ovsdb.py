@@ -56,9 +56,9 @@ from controller_app.ovsdb_ports import (
     PortTracker,
     TunnelGone,
     TunnelSeen,
-    read_view,
 )
 from controller_app.ovsdb_setup import BridgeState, ensure_bridge
+from controller_app.ovsdb_view import ViewReader
 
 __all__ = [
     "BridgeConfig",
@@ -95,7 +95,8 @@ class Ovsdb:
     def __init__(self, config: BridgeConfig, link: Link) -> None:
         self._config = config
         self._link = link
-        self._tracker = PortTracker(config.bridge, config.tunnel_port)
+        self._reader = ViewReader(config.tunnel_port)
+        self._tracker = PortTracker(config.bridge)
         self._deliver: Callable[[OvsdbEvent], None] | None = None
         self._problems: frozenset[str] = frozenset()
 
@@ -180,6 +181,8 @@ class Ovsdb:
         """Deliver all that is there as events, and from then on what changes (see the module)."""
         with self._link.held():
             self._deliver = deliver
+            self._reader = ViewReader(self._config.tunnel_port)
+            self._link.idl.on_row = self._reader.note
             self._link.idl.on_change = self._tell
             self._link.idl.on_lock_lost = self._tell_lock_lost
             self._link.idl.tell_again()
@@ -198,15 +201,14 @@ class Ovsdb:
     def _tell(self) -> None:
         """IDL thread: deliver the difference between what is and what was told."""
         bridge = find_row(self._link.api, "Bridge", self._config.bridge)
-        view = read_view(bridge, self._config.tunnel_port)
-        for event in self._tracker.pending(view):
+        view = self._reader.read(bridge, self._link.idl.tables["Interface"].rows)
+        difference = self._tracker.compare(view)
+        for event in difference.events:
             self._hand_over(event)
             self._tracker.told(event)
-        problems = self._tracker.problems(view)
-        for sentence in problems:
-            if sentence not in self._problems:
-                LOG.warning("bridge %s: %s", self._config.bridge, sentence)
-        self._problems = frozenset(problems)
+        for sentence in sorted(difference.problems - self._problems):
+            LOG.warning("bridge %s: %s", self._config.bridge, sentence)
+        self._problems = difference.problems
 
     def _tell_lock_lost(self) -> None:
         self._hand_over(LockLost(self._config.bridge))

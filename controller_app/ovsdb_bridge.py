@@ -20,7 +20,7 @@ from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
 from controller_app.ovsdb_errors import BridgeConflictError, ForeignControllerError
 from controller_app.ovsdb_idl import SCHEMA
 from controller_app.ovsdb_link import find_row
-from controller_app.ovsdb_ports import first
+from controller_app.ovsdb_view import first
 
 PROTOCOL: Final = "OpenFlow13"
 #: Milliseconds; how often the switch looks for a controller that is away. The default, 8 s, would be

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from controller_app.ovsdb_idl import SCHEMA
 from controller_app.ovsdb_link import Link
-from controller_app.ovsdb_ports import first
+from controller_app.ovsdb_view import first
 
 
 @dataclass(frozen=True, slots=True)

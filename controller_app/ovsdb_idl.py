@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 import ovs.jsonrpc
 import ovs.poller
@@ -62,15 +63,17 @@ LOCK_GRACE_S: Final = 0.5
 
 
 class SwitchIdl(connection.OvsdbIdl):
-    """The replica. ``on_change`` is called in the IDL thread after each batch of changes.
+    """The replica; all calls come in the IDL thread.
 
-    ``on_lock_lost`` is called once when the lock has been another client's for LOCK_GRACE_S.
+    ``on_row`` is called with table and row id for each row that changed, ``on_change`` after each
+    batch of changes (it may be one that changed nothing), ``on_lock_lost`` called once when the lock has been another client's for LOCK_GRACE_S.
     """
 
     def __init__(self, remote: str, helper: Any) -> None:
         super().__init__(remote, helper)
         self.remote = remote
         self.changed: threading.Condition | None = None
+        self.on_row: Callable[[str, UUID], None] | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_lock_lost: Callable[[], None] | None = None
         self.lock_lost = False
@@ -88,6 +91,10 @@ class SwitchIdl(connection.OvsdbIdl):
     def tell_again(self) -> None:
         """Call ``on_change`` on the next run, even if nothing changes until then."""
         self._told_seqno = -1
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:  # noqa: ARG002
+        if self.on_row is not None:
+            self.on_row(row._table.name, row.uuid)  # noqa: SLF001 - python-ovs offers no other way
 
     def run(self) -> bool:
         changed = bool(super().run())

@@ -1,23 +1,14 @@
-"""Which local ports a bridge has, and what changed since they were last told.
+"""The local ports of a bridge as events: what changed since they were last told.
 
-Pure: ``read_view`` copies what matters out of the replica of the database, ``PortTracker`` compares
-it with what was told before. Events follow from the difference of two states and never from the
-single notifications in between, so a lost connection costs nothing: the next view tells it all.
-
-A local port is an Interface on the bridge that carries ``external_ids:iface-id`` and has an OpenFlow
-port number (ovs-vswitchd.conf.db(5), table Interface).
+Pure. ``PortTracker`` compares a view of the bridge with what has been told before. Events follow from
+the difference of two states and never from the single notifications in between, so a lost connection
+costs nothing: the next view tells it all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-from ondemand.addresses import AddressError, parse_mac
-
-#: Port numbers from OFPP_MAX on are reserved (OpenFlow 1.3.5, A.2.1); OVS numbers ports below it.
-OFPP_MAX = 0xFF00
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +67,16 @@ OvsdbEvent: TypeAlias = PortSeen | PortGone | TunnelSeen | TunnelGone | BridgeGo
 
 @dataclass(frozen=True, slots=True)
 class SeenInterface:
-    """An Interface row that carries an iface-id. ``ofport`` is None until there is a valid one."""
+    """An Interface of the bridge that carries an iface-id.
+
+    ``port`` is what there is to tell of it, None until it has an OpenFlow port; ``problem`` is a
+    sentence for whoever should mend it.
+    """
 
     name: str
     iface_id: str
-    ofport: int | None
-    attached_mac: str | None
-    error: str | None
+    port: PortSeen | None
+    problem: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,90 +84,54 @@ class BridgeView:
     """One consistent state of the bridge; ``interfaces`` are those with an iface-id."""
 
     present: bool
-    tunnel_ofport: int | None
+    tunnel: TunnelSeen | None
     interfaces: tuple[SeenInterface, ...]
 
 
-def first(row: Any, column: str) -> Any:
-    """The value of an optional column of an IDL row, or None."""
-    values = getattr(row, column, None)
-    return values[0] if values else None
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The events that lead from what was told to a view, and one sentence for each problem in it.
 
+    Everything that went comes before anything that came, so that an ofport or a name that moved from
+    one port to another is never held by two. Ports that came are in the order of their ofports.
+    """
 
-def valid_ofport(row: Any) -> int | None:
-    """The OpenFlow port of an Interface row; None when it has none yet (empty) or cannot (-1)."""
-    ofport = first(row, "ofport")
-    return ofport if ofport is not None and 0 < ofport < OFPP_MAX else None
-
-
-def read_view(bridge: Any | None, tunnel_port: str) -> BridgeView:
-    """Copy the view out of the IDL row of the bridge (None: there is no such bridge)."""
-    if bridge is None:
-        return BridgeView(present=False, tunnel_ofport=None, interfaces=())
-    tunnel_ofport = None
-    interfaces = []
-    for port in bridge.ports:
-        for row in port.interfaces:
-            if row.name == tunnel_port:
-                tunnel_ofport = valid_ofport(row)
-                continue
-            external_ids: Mapping[str, str] = row.external_ids
-            iface_id = external_ids.get("iface-id")
-            if iface_id:
-                interfaces.append(
-                    SeenInterface(
-                        name=row.name,
-                        iface_id=iface_id,
-                        ofport=valid_ofport(row),
-                        attached_mac=external_ids.get("attached-mac"),
-                        error=first(row, "error"),
-                    )
-                )
-    return BridgeView(present=True, tunnel_ofport=tunnel_ofport, interfaces=tuple(interfaces))
+    events: tuple[OvsdbEvent, ...]
+    problems: frozenset[str]
 
 
 class PortTracker:
-    """What has been told so far, and what is still to be told.
+    """What has been told so far.
 
-    ``pending`` lists the events that lead from the one to the other, ``told`` records one of them as
-    delivered; between the two nothing is forgotten.
+    ``compare`` finds what is still to be told, ``told`` records one event of it as delivered; what
+    was not recorded is found again.
     """
 
-    __slots__ = ("_bridge", "_bridge_seen", "_ports", "_tunnel", "_tunnel_port")
+    __slots__ = ("_bridge", "_bridge_seen", "_ports", "_tunnel")
 
-    def __init__(self, bridge: str, tunnel_port: str) -> None:
+    def __init__(self, bridge: str) -> None:
         self._bridge = bridge
-        self._tunnel_port = tunnel_port
         self._ports: dict[str, PortSeen] = {}
         self._tunnel: TunnelSeen | None = None
         self._bridge_seen = False
 
-    def pending(self, view: BridgeView) -> list[OvsdbEvent]:
-        """The events that are due, everything that went before anything that came.
-
-        So an ofport or a name that moved from one port to another is never held by two. Ports that
-        came are in the order of their ofports.
-        """
+    def compare(self, view: BridgeView) -> Difference:
         wanted = self._choose(view)
         events: list[OvsdbEvent] = []
         for iface_id, told in self._ports.items():
             now = wanted.get(iface_id)
             if now is None or (now.name, now.ofport) != (told.name, told.ofport):
                 events.append(PortGone(iface_id, told.name))
-        tunnel = None
-        if view.tunnel_ofport is not None:
-            tunnel = TunnelSeen(self._tunnel_port, view.tunnel_ofport)
-        if self._tunnel is not None and self._tunnel != tunnel:
+        if self._tunnel is not None and self._tunnel != view.tunnel:
             events.append(TunnelGone(self._tunnel.name))
         if self._bridge_seen and not view.present:
             events.append(BridgeGone(self._bridge))
-        if tunnel is not None and self._tunnel != tunnel:
-            events.append(tunnel)
+        if view.tunnel is not None and self._tunnel != view.tunnel:
+            events.append(view.tunnel)
         came = [port for port in wanted.values() if self._ports.get(port.iface_id) != port]
         came.sort(key=lambda port: port.ofport)
-        events += came
         self._bridge_seen |= view.present
-        return events
+        return Difference((*events, *came), frozenset(_problems(view, wanted)))
 
     def told(self, event: OvsdbEvent) -> None:
         match event:
@@ -190,43 +148,16 @@ class PortTracker:
             case LockLost():
                 pass
 
-    def problems(self, view: BridgeView) -> list[str]:
-        """One sentence for each thing that somebody should mend."""
-        wanted = self._choose(view)
-        sentences = []
-        for interface in view.interfaces:
-            name, iface_id = interface.name, interface.iface_id
-            if interface.ofport is None:
-                if interface.error:
-                    sentences.append(
-                        f"interface {name} (iface-id {iface_id}) has no OpenFlow port: "
-                        f"{interface.error}"
-                    )
-                continue
-            kept = wanted[iface_id].name
-            if kept != name:
-                sentences.append(
-                    f"interfaces {kept} and {name} both have iface-id {iface_id}: {kept} stays, "
-                    f"{name} is ignored (ovs-vsctl remove Interface {name} external_ids iface-id)"
-                )
-            if interface.attached_mac and _parsed_mac(interface) is None:
-                sentences.append(
-                    f"interface {name} (iface-id {iface_id}): attached-mac "
-                    f"{interface.attached_mac!r} is ignored, it is not a MAC"
-                )
-        return sentences
-
     def _choose(self, view: BridgeView) -> dict[str, PortSeen]:
         """The one interface for each iface-id: the one told before, else the lowest ofport."""
         chosen: dict[str, PortSeen] = {}
         for interface in view.interfaces:
-            if interface.ofport is None:
+            port = interface.port
+            if port is None:
                 continue
-            iface_id = interface.iface_id
-            candidate = PortSeen(iface_id, interface.name, interface.ofport, _parsed_mac(interface))
-            rival = chosen.get(iface_id)
-            if rival is None or self._rank(candidate) < self._rank(rival):
-                chosen[iface_id] = candidate
+            rival = chosen.get(port.iface_id)
+            if rival is None or self._rank(port) < self._rank(rival):
+                chosen[port.iface_id] = port
         return chosen
 
     def _rank(self, port: PortSeen) -> tuple[bool, int]:
@@ -234,10 +165,15 @@ class PortTracker:
         return (told is None or told.name != port.name, port.ofport)
 
 
-def _parsed_mac(interface: SeenInterface) -> bytes | None:
-    if not interface.attached_mac:
-        return None
-    try:
-        return parse_mac(interface.attached_mac)
-    except AddressError:
-        return None
+def _problems(view: BridgeView, wanted: dict[str, PortSeen]) -> list[str]:
+    sentences = []
+    for interface in view.interfaces:
+        name, iface_id = interface.name, interface.iface_id
+        if interface.problem is not None:
+            sentences.append(interface.problem)
+        if interface.port is not None and (kept := wanted[iface_id].name) != name:
+            sentences.append(
+                f"interfaces {kept} and {name} both have iface-id {iface_id}: {kept} stays, "
+                f"{name} is ignored (ovs-vsctl remove Interface {name} external_ids iface-id)"
+            )
+    return sentences

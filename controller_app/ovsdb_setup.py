@@ -12,7 +12,7 @@ from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
 from controller_app.ovsdb_errors import BridgeFailedError, OvsdbError
 from controller_app.ovsdb_idl import SCHEMA
 from controller_app.ovsdb_link import Link, find_row
-from controller_app.ovsdb_ports import first, valid_ofport
+from controller_app.ovsdb_view import first, valid_ofport
 
 LOG = logging.getLogger(__name__)
 

@@ -62,10 +62,10 @@ class SocketWriter:
     def flush(self) -> None:
         """Write what waits, as far as the socket takes it."""
         with self._room:
-            while self._waiting and self.failure is None:
+            while self._waiting:
                 data, since_s = self._waiting[0]
                 sent = self._send(data)
-                if sent == 0:
+                if sent <= 0:
                     break
                 self.waiting_bytes -= sent
                 self._progress_s = time.monotonic()
@@ -110,24 +110,26 @@ class SocketWriter:
         rest = memoryview(data)
         begins_to_wait = not self._waiting
         if begins_to_wait:
-            rest = rest[self._send(rest) :]
+            sent = self._send(rest)
+            if sent < 0:
+                return False, False
+            rest = rest[sent:]
             if not rest:
                 return True, False
-            if self.failure is not None:
-                return False, False
             self._progress_s = time.monotonic()
         self._waiting.append((rest, time.monotonic()))
         self.waiting_bytes += len(rest)
         return True, begins_to_wait
 
     def _send(self, data: memoryview) -> int:
+        """How many bytes the socket took; -1 when it never will again."""
         try:
             return self._socket.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             self._fail(error)
-            return 0
+            return -1
 
     def _fail(self, reason: OSError) -> None:
         if self.failure is None:

@@ -130,13 +130,10 @@ class Engine:
         if entry is not None:
             self.counters.add(f"rule_removed.{_REASONS.get(removed.reason, 'other')}")
 
-    def rejected(self, cookie_low: int) -> None:
-        """The switch refused a rule; ``cookie_low`` are the low 32 bits of its cookie."""
+    def rejected(self, cookie: int) -> None:
+        """The switch refused the rule with this cookie; what it was for is dropped there."""
         self.counters.add("rule_rejected")
-        for entry in self._installer.ledger:
-            if entry.cookie & 0xFFFFFFFF == cookie_low:
-                self._installer.ledger.remove(entry.cookie)
-                return
+        self._installer.ledger.remove(cookie)
 
     # -- in: interfaces --------------------------------------------------------------------------
 

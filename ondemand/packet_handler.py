@@ -132,7 +132,7 @@ class PacketHandler:
             self._counters.add(f"no_location.{reason.value}", port.record.id)
             return
         if isinstance(location, Local) and not self._settle_target(
-            frame, port, flow, location, now_s
+            packet, frame, port, flow, location, now_s
         ):
             return
         self._counters.add("allowed", port.record.id)
@@ -140,13 +140,16 @@ class PacketHandler:
 
     def _settle_target(
         self,
+        packet: PacketIn,
         frame: Frame,
         port: LocalPort,
         flow: Flow | None,
         location: Local,
         now_s: float,
     ) -> bool:
-        """The ingress verdict of a destination on this host, and the way back; False when denied.
+        """The ingress verdict of a destination on this host, and the way back.
+
+        False when the packet goes no further now: denied, or a record is needed.
 
         Only for the first direction of a connection: what a reply will meet there, its own miss
         tells. On the sender's account, so that nobody can fill another port's share.
@@ -167,7 +170,8 @@ class PacketHandler:
         )
         verdict = judge(self._world, target, at_target)
         if isinstance(verdict, Need):
-            return True
+            self._park(verdict, packet, port, now_s)
+            return False
         self._install_verdict(target, at_target, verdict, port.zone, now_s)
         if isinstance(verdict, Deny):
             self._counters.add(f"denied.{verdict.reason.value}", target.record.id)

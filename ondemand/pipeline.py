@@ -391,7 +391,7 @@ class Pipeline:
                     for reply in (False, True):
                         for connection in (False, True):
                             self.verdict[direction, family, l4, reply, connection] = self._stateful(
-                                direction, family, l4, reply, connection
+                                direction, family, l4, reply=reply, connection=connection
                             )
                 for l4 in (L4.SCTP, L4.NONE):
                     pair = self._stateless(direction, family, l4)

@@ -50,7 +50,7 @@ class Headers:
     fragment: int = 0
 
 
-def number(frame: bytes, at: int, size: int) -> int:
+def number(frame: bytes | bytearray, at: int, size: int) -> int:
     return int.from_bytes(frame[at : at + size], "big")
 
 

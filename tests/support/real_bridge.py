@@ -81,7 +81,7 @@ class RealBridge:
 
     def _until(self, port: int, marker: bytes) -> list[bytes]:
         """What the bridge sent to a port before the marker."""
-        found = []
+        found: list[bytes] = []
         sock = self._sockets[port]
         while True:
             data, address = sock.recvfrom(65536)

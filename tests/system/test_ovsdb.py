@@ -574,7 +574,7 @@ def test_an_attached_mac_that_changes_is_told_without_a_gap(switch, config, capl
         switch.vsctl("set", "Interface", "vm1", "external_ids:attached-mac=nonsense")
         assert told.next(1) == [replace(seen, attached_mac=None)]
         assert marker(switch, told) == []
-    assert caplog.text.count("attached-mac 'nonsense' is ignored") == 1
+    assert caplog.text.count("attached-mac is ignored: 'nonsense'") == 1
 
 
 def test_an_interface_without_a_device_is_not_a_port_until_it_has_one(switch, config, caplog):

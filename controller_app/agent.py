@@ -1,0 +1,203 @@
+"""The agent: the engine with its connection to the switch, its slice source and its mailbox.
+
+Threads: while a switch is connected, the connection's thread owns the engine; it handles packet-ins as
+they come and everything else when it collects. While none is connected, ``idle`` does the collecting
+instead. All other threads only post into the mailbox and wake the owner up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from controller_app.decode import failed_cookie
+from controller_app.encode import Encoder, encode_effects
+from controller_app.flow_mod import EncodeError
+from controller_app.ovsdb_ports import PortGone, PortSeen, TunnelGone, TunnelSeen
+from controller_app.owner import Connection
+from controller_app.source_link import Answer, SourceLink
+from ondemand.engine import Engine
+from ondemand.messages import Effects, Fetch, FlowRemoved, PacketIn
+from ondemand.slices import Lookup, SliceSource
+from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE
+
+LOG = logging.getLogger(__name__)
+
+#: Rounds of fetching and resuming in one collect: a packet may need a record to know the next one it
+#: needs (destination, claim, next hop, source). What is left goes on in the next collect.
+MAX_FETCH_ROUNDS: Final = 8
+
+MailboxEvent = Answer | PortSeen | PortGone | TunnelSeen | TunnelGone
+
+
+class Agent:
+    """Keeps the ``Owner`` protocol of the hot connection."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: SliceSource,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        warn: Callable[[str], None] = LOG.warning,
+    ) -> None:
+        self._engine = engine
+        self._encoder = Encoder(engine.pipeline)
+        self._clock = clock
+        self._warn = warn
+        self._mailbox: deque[MailboxEvent] = deque()
+        #: Held by whoever collects; without contention while a switch is connected.
+        self._collecting = threading.Lock()
+        self._connection: Connection | None = None
+        self._datapath_id: int | None = None
+        self._meters: set[int] = set()
+        self._link = SourceLink(source, self.post)
+        with self._collecting:
+            engine.start()
+            self._run_requests(engine.take())
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    def post(self, event: MailboxEvent) -> None:
+        """Have an event handled soon by the thread that owns the engine."""
+        self._mailbox.append(event)
+        connection = self._connection
+        if connection is not None:
+            connection.wake()
+
+    def serve_switch(self, datapath_id: int) -> None:
+        """Take packet-ins from the switch that calls itself so in OpenFlow."""
+        self._datapath_id = datapath_id
+
+    def wants(self, datapath_id: int) -> bool:
+        return datapath_id == self._datapath_id
+
+    def idle(self) -> None:
+        """While no switch is connected, handle what other threads posted. Call it now and then."""
+        with self._collecting:
+            if self._connection is None:
+                self._drain(self._clock())
+                # What is for the switch is programmed anew when it connects.
+                self._engine.switch_lost()
+
+    def status(self) -> dict[str, Any]:
+        """Counters and sizes, for metrics; read without stopping the engine."""
+        engine = self._engine
+        return {
+            "connected": self._connection is not None,
+            "source_error": engine.source_error,
+            "ports": sorted(engine.world.ports),
+            "on_demand_rules": engine.ledger_size,
+            "parked": engine.parked,
+            "neighbors_held": engine.cache.neighbors_held,
+            "neighbor_bytes": engine.cache.neighbor_bytes,
+            "slices": engine.cache.versions(),
+            "counters": engine.counters.by_name(),
+        }
+
+    def close(self) -> None:
+        """End the threads; rules stay in the switch."""
+        self._link.close()
+
+    # -- the connection's thread -----------------------------------------------------------------
+
+    def connected(self, connection: Connection) -> None:
+        with self._collecting:
+            # Rules of an earlier connection are of unknown completeness: start from nothing.
+            connection.send(
+                self._encoder.delete_matching(MAGIC_VALUE, MAGIC_MASK)
+                + self._encoder.report_evictions()
+            )
+            self._meters.clear()
+            self._engine.switch_connected()
+            self._connection = connection
+        LOG.info("switch %016x is connected", connection.id)
+
+    def packet_in(self, message: PacketIn) -> None:
+        self._engine.packet_in(message, self._clock())
+
+    def flow_removed(self, message: FlowRemoved) -> None:
+        self._engine.flow_removed(message)
+
+    def error(self, xid: int, kind: int, code: int, data: bytes) -> None:
+        cookie = failed_cookie(data)
+        if cookie is not None and cookie & MAGIC_MASK == MAGIC_VALUE:
+            self._engine.rejected(cookie)
+            self._warn(
+                f"the switch refused rule 0x{cookie:016x}: error type {kind}, code {code}"
+                " (OpenFlow 1.3.5 section 7.4.4)"
+            )
+        else:
+            self._warn(f"the switch refused request {xid}: error type {kind}, code {code}")
+
+    def collect(self, now_s: float) -> bytes:
+        with self._collecting:
+            return self._drain(now_s)
+
+    def disconnected(self) -> None:
+        with self._collecting:
+            self._connection = None
+            self._engine.switch_lost()
+        LOG.warning("the switch is disconnected; its rules stay as they are until it is back")
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _drain(self, now_s: float) -> bytes:
+        engine = self._engine
+        mailbox = self._mailbox
+        while mailbox:
+            self._handle(mailbox.popleft(), now_s)
+        engine.tick(now_s)
+        if not engine.has_effects:
+            return b""
+        out = b""
+        for _ in range(MAX_FETCH_ROUNDS):
+            effects = engine.take()
+            for sentence in effects.warnings:
+                self._warn(sentence)
+            out += self._encode(effects)
+            if not effects.requests:
+                break
+            self._run_requests(effects)
+            if not engine.has_effects:
+                break
+        return out
+
+    def _handle(self, event: MailboxEvent, now_s: float) -> None:
+        engine = self._engine
+        match event:
+            case Lookup():
+                engine.fetched(event, now_s)
+            case PortSeen():
+                engine.port_plugged(event.iface_id, event.ofport, now_s)
+            case PortGone():
+                engine.port_unplugged(event.iface_id, now_s)
+            case TunnelSeen():
+                engine.tunnel_plugged(event.ofport)
+            case TunnelGone():
+                engine.tunnel_plugged(0)
+            case _:
+                engine.slice_event(event, now_s)
+
+    def _run_requests(self, effects: Effects) -> None:
+        link = self._link
+        for request in effects.requests:
+            if isinstance(request, Fetch) and link.is_local:
+                lookup = link.fetch(request)
+                if lookup is not None:
+                    self._engine.fetched(lookup, self._clock())
+            else:
+                link.ask(request)
+
+    def _encode(self, effects: Effects) -> bytes:
+        try:
+            return encode_effects(effects, self._encoder, self._meters)
+        except EncodeError as error:
+            # One frame too large for a packet-out must not cost the rules beside it.
+            self._warn(f"not sent: {error}")
+            effects.packet_outs.clear()
+            return encode_effects(effects, self._encoder, self._meters)

@@ -1,0 +1,183 @@
+"""``ondemand slices``: goal state in and out of a slice store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from controller_app.cli_support import CommandError, console, errors_to_exit, progress_bar
+from controller_app.goal_state_file import load_goal_state
+from controller_app.slice_plan import plans, scope
+from controller_app.slice_report import (
+    report_diff,
+    report_written,
+    show_all,
+    show_record,
+    show_slice,
+)
+from controller_app.sqlite_store import SqliteStore
+from ondemand.goal_problems import did_you_mean
+from ondemand.publishing import Payloads, SliceCounts
+from ondemand.slices import kind_of
+
+_store_option = click.option(
+    "--store",
+    "store_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The slice store, an SQLite file.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+_keep_option = click.option(
+    "--keep-others",
+    is_flag=True,
+    help="Leave slices alone that STATE does not name, instead of emptying them.",
+)
+_state_argument = click.argument(
+    "state_path", metavar="STATE.yaml", type=click.Path(path_type=Path)
+)
+
+
+@click.group()
+def slices() -> None:
+    """Write goal state into a slice store, and see what is there.
+
+    A goal state is a YAML file that says which hosts, subnets, routers, security groups and ports
+    there shall be. Agents on all hosts that read the store follow its changes at once.
+
+    \b
+    Publish, change the file, see what that means, publish again:
+      ondemand slices publish state.yaml --store /var/lib/ondemand/slices.db
+      ondemand slices diff    state.yaml --store /var/lib/ondemand/slices.db
+      ondemand slices publish state.yaml --store /var/lib/ondemand/slices.db
+    """  # noqa: D301 - click reads the \b
+
+
+@slices.command()
+@_state_argument
+@_store_option
+@_keep_option
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@_json_option
+def publish(
+    state_path: Path, store_path: Path, *, keep_others: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Make the store hold what STATE.yaml says.
+
+    STATE.yaml is checked as a whole first; with any mistake in it nothing is written. Only what
+    differs is written, in one transaction, so publishing twice is harmless. The store is created
+    when there is none. What STATE.yaml does not say is removed, unless --keep-others is given.
+
+    \b
+    Examples:
+      ondemand slices publish examples/two-subnets.yaml --store /tmp/slices.db
+      ondemand slices publish tenant-a.yaml --store slices.db --keep-others
+      ondemand slices publish state.yaml --store slices.db --dry-run --json
+
+    Exit code: 0 published (or nothing to do), 2 error.
+    """  # noqa: D301 - click reads the \b
+    with errors_to_exit():
+        desired: Mapping[str, Payloads] = _load(state_path)
+        if dry_run:
+            written = _would_write(store_path, desired, keep_others=keep_others)
+        else:
+            with (
+                SqliteStore(store_path, writer=True) as store,
+                progress_bar("publishing") as progress,
+            ):
+                if keep_others and store_path.exists():
+                    desired = scope(store, desired, keep_others=True)
+                result = store.publish(desired, replace_all=not keep_others, progress=progress)
+            written = {name: one for name, one in result.slices.items() if one.written}
+    report_written(store_path, dict(sorted(written.items())), is_dry_run=dry_run, as_json=as_json)
+
+
+@slices.command()
+@_state_argument
+@_store_option
+@_keep_option
+@_json_option
+def diff(state_path: Path, store_path: Path, *, keep_others: bool, as_json: bool) -> None:
+    """Show by which records the store differs from STATE.yaml.
+
+    \b
+    + a record that publishing would add
+    ~ a record that it would change, with what was and what would be
+    - a record that it would remove
+
+    \b
+    Example, as a check in a script:
+      ondemand slices diff state.yaml --store slices.db || echo 'not published yet'
+
+    Exit code: 0 no difference, 1 difference, 2 error.
+    """  # noqa: D301 - click reads the \b
+    with errors_to_exit():
+        desired = _load(state_path)
+        with SqliteStore(store_path) as store:
+            found = list(plans(store, scope(store, desired, keep_others=keep_others)))
+    report_diff(state_path, store_path, found, as_json=as_json)
+    click.get_current_context().exit(1 if found else 0)
+
+
+@slices.command()
+@_store_option
+@click.argument("name", metavar="[SLICE]", required=False)
+@click.option("--key", metavar="KEY", help="Show this record of SLICE only.")
+@_json_option
+def show(store_path: Path, name: str | None, key: str | None, *, as_json: bool) -> None:
+    """List the slices of a store, or the records of one SLICE.
+
+    \b
+    Slices are named after what they hold:
+      host/HOST          ports bound on a host
+      hostgroup/GROUP    ports bound on the hosts of a host group
+      vpc/VPC            subnets, routers, routes, address claims
+      sg/GROUP           a security group and its rules
+      nbr/VPC/BLOCK      who holds the addresses of a block, and where
+
+    \b
+    Examples:
+      ondemand slices show --store slices.db
+      ondemand slices show --store slices.db sg/web
+      ondemand slices show --store slices.db nbr/blue/10.0.1.0 --key ip/10.0.1.7 --json
+
+    Exit code: 0 shown, 2 error (also when there is no such slice or record).
+    """  # noqa: D301 - click reads the \b
+    if key is not None and name is None:
+        raise click.UsageError("--key needs the SLICE that the record is in")
+    with errors_to_exit(), SqliteStore(store_path) as store:
+        if name is None:
+            show_all(store.path, store.summaries(), as_json=as_json)
+            return
+        kind_of(name)
+        names = [one.name for one in store.summaries()]
+        if name not in names:
+            raise CommandError(f"{store.path} has no slice {name!r}{did_you_mean(name, names)}")
+        if key is None:
+            show_slice(store.snapshot(name), as_json=as_json)
+            return
+        lookup = store.get(name, key)
+        if lookup.payload is None:
+            hint = did_you_mean(key, store.snapshot(name).records)
+            raise CommandError(f"slice {name!r} has no record {key!r}{hint}")
+        show_record(name, key, lookup.version, lookup.payload, as_json=as_json)
+
+
+def _load(path: Path) -> dict[str, dict[str, bytes]]:
+    with console(stderr=True).status(f"reading {path}"):
+        return load_goal_state(path)
+
+
+def _would_write(
+    path: Path, desired: Mapping[str, Payloads], *, keep_others: bool
+) -> dict[str, SliceCounts]:
+    """As publishing would tell it; a store that is not there yet is one without slices."""
+    if path.exists():
+        with SqliteStore(path) as store:
+            found = list(plans(store, scope(store, desired, keep_others=keep_others)))
+    else:
+        found = list(plans(None, desired))
+    return {plan.name: plan.counts() for plan in found}

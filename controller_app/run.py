@@ -1,0 +1,55 @@
+"""``ondemand run``: os-ken with the one app, until a signal or a failure."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+LOG = logging.getLogger(__name__)
+
+#: Objects that live as long as the process are taken out of the collector's sight after the start, and
+#: the young generation is made large: collections of millisecond length would stand between packets.
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+
+def run_agent(config_path: Path) -> int:
+    """Run the agent; 0 after SIGTERM or SIGINT, 2 when it had to give up. Does not return otherwise.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    from os_ken import cfg
+    from os_ken.base.app_manager import AppManager
+
+    from controller_app.app import OnDemandApp
+
+    cfg.CONF([], project="ondemand", default_config_files=[])
+    cfg.CONF.set_override("ondemand_config", str(config_path))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    manager = AppManager.get_instance()
+    manager.load_apps(["controller_app.app"])
+    manager.instantiate_apps(**manager.create_contexts())
+    app = next(a for a in manager.applications.values() if isinstance(a, OnDemandApp))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    while not stop.is_set() and not app.failed.is_set():
+        stop.wait(0.2)
+    code = 0
+    if app.failure is not None:
+        print(f"ondemand: {app.failure}", file=sys.stderr)  # noqa: T201 - the command's one error line
+        code = 2
+    app.close()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # os-ken's native threads are no daemons and cannot be ended from outside.
+    os._exit(code)
