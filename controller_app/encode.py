@@ -148,16 +148,22 @@ class Encoder:
         ``exists`` tells whether the switch has it: to add one that exists and to change one that does
         not are errors. Deleting it deletes the rules that use it too (OpenFlow 1.3.5 section 7.3.4.5),
         so a meter is never changed by deleting it first.
+
+        Raises:
+            EncodeError: a number is below 0 or has over 32 bits.
         """
-        if meter.rate == 0:
-            command, bands = _METER_DELETE, b""
-        else:
-            command = _METER_MODIFY if exists else _METER_ADD
-            bands = _pack_band(_BAND_DROP, 16, meter.rate, meter.burst)
-        length = 16 + len(bands)
-        head = _pack_meter(
-            VERSION, _METER_MOD, length, meter.meter, command, _METER_FLAGS, meter.meter
-        )
+        try:
+            if meter.rate == 0:
+                command, bands = _METER_DELETE, b""
+            else:
+                command = _METER_MODIFY if exists else _METER_ADD
+                bands = _pack_band(_BAND_DROP, 16, meter.rate, meter.burst)
+            length = 16 + len(bands)
+            head = _pack_meter(
+                VERSION, _METER_MOD, length, meter.meter, command, _METER_FLAGS, meter.meter
+            )
+        except struct.error as error:
+            raise EncodeError(f"{meter} does not fit a meter-mod: {error}") from error
         return head + bands
 
 
@@ -169,22 +175,30 @@ def encode_effects(effects: Effects, encoder: Encoder, meters: set[int]) -> byte
     """All that goes to the switch, in the order that the fields of Effects promise.
 
     ``meters`` are the meters that the switch is known to have; it is brought up to date. One that is
-    not known may be left from an earlier agent, so it is deleted first, which never fails.
+    not known may be left from an earlier agent, so it is deleted first, which never fails, but takes
+    the rules that use it along.
+
+    Raises:
+        EncodeError: a rule or a frame does not fit; ``meters`` is as it was.
     """
     out = [encoder.delete(cookie) for cookie in effects.deletes]
+    known = set(meters) if effects.meters else meters
     for meter in effects.meters:
-        known = meter.meter in meters
-        if meter.rate and not known:
+        exists = meter.meter in known
+        if meter.rate and not exists:
             out.append(encoder.meter_mod(SetMeter(meter.meter, 0, 0), exists=True))
-        out.append(encoder.meter_mod(meter, exists=known))
+        out.append(encoder.meter_mod(meter, exists=exists))
         if meter.rate:
-            meters.add(meter.meter)
+            known.add(meter.meter)
         else:
-            meters.discard(meter.meter)
+            known.discard(meter.meter)
     add = encoder.add
     out += [add(rule, cookie) for cookie, rule in effects.adds]
     out += [encoder.packet_out(*packet) for packet in effects.packet_outs]
     if effects.after_barrier:
         out.append(encoder.barrier(EFFECTS_BARRIER_XID))
         out += [add(rule, cookie) for cookie, rule in effects.after_barrier]
+    if effects.meters:
+        meters.clear()
+        meters |= known
     return b"".join(out)

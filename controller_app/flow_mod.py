@@ -154,9 +154,7 @@ class Template:
 def _flow_mod(shape: Shape, *, flags: int, metered: bool) -> _Pieces:
     match = _match(shape)
     instructions = _instructions(shape, metered=metered)
-    length = _BEFORE_MATCH_BYTES + _size(match) + _size(instructions)
-    if length > 0xFFFF:
-        raise EncodeError(f"{shape.name}: a flow-mod of {length} bytes; the most is 65535")
+    length = _checked_length(shape, _BEFORE_MATCH_BYTES + _size(match) + _size(instructions))
     head: _Pieces = [
         struct.pack(">BBH", VERSION, FLOW_MOD, length),
         _XID,
@@ -208,17 +206,25 @@ def _constant(field: Field, value: Value) -> bytes:
 def _instructions(shape: Shape, *, metered: bool) -> _Pieces:
     """Meter, then apply-actions; none at all is a drop (section 5.9)."""
     pieces: _Pieces = []
-    actions = list(shape.actions)
-    if actions and isinstance(actions[0], Meter):
-        meter = actions.pop(0)
-        if metered:
-            pieces += [struct.pack(">HH", _METER, 8), _number(4, meter.meter)]  # type: ignore[union-attr]
+    actions: tuple[Action, ...] = shape.actions
+    match actions:
+        case (Meter(meter=meter), *rest):
+            if metered:
+                pieces += [struct.pack(">HH", _METER, 8), _number(meter)]
+            actions = tuple(rest)
     body: _Pieces = []
     for action in actions:
         body += _action(shape, action)
     if body:
-        pieces += [struct.pack(">HH4x", _APPLY_ACTIONS, 8 + _size(body)), *body]
+        length = _checked_length(shape, 8 + _size(body))
+        pieces += [struct.pack(">HH4x", _APPLY_ACTIONS, length), *body]
     return pieces
+
+
+def _checked_length(shape: Shape, length: int) -> int:
+    if length > 0xFFFF:
+        raise EncodeError(f"{shape.name}: a flow-mod of over {length} bytes; the most is 65535")
+    return length
 
 
 def _action(shape: Shape, action: Action) -> _Pieces:
@@ -228,7 +234,7 @@ def _action(shape: Shape, action: Action) -> _Pieces:
         case Move():
             return [_move(action.source, action.target)]
         case Output():
-            return [struct.pack(">HH", _OUTPUT, 16), _number(4, action.port), bytes(8)]
+            return [struct.pack(">HH", _OUTPUT, 16), _number(action.port), bytes(8)]
         case OutputInPort():
             return [struct.pack(">HHIH6x", _OUTPUT, 16, _IN_PORT, 0)]
         case ToController():
@@ -291,10 +297,10 @@ def _nicira(subtype: int, body: bytes, *, nested: bytes = b"") -> bytes:
     return head + body + padding + nested
 
 
-def _number(width: int, operand: Operand) -> bytes | _Place:
+def _number(operand: Operand) -> bytes | _Place:
     if isinstance(operand, Arg):
-        return _Place({1: "B", 2: "H", 4: "I", 8: "Q"}[width], width, operand.name)
-    return to_int(operand).to_bytes(width, "big")
+        return _Place("I", 4, operand.name)
+    return to_int(operand).to_bytes(4, "big")
 
 
 def _size(pieces: Sequence[bytes | _Place]) -> int:

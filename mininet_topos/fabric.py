@@ -13,6 +13,7 @@ from mininet_topos.errors import LabConfigError
 from mininet_topos.lab_run import LabRun
 from mininet_topos.ovs_host import ComputeHost
 from mininet_topos.requirements import require_lab
+from mininet_topos.signals import deferred_signals
 from mininet_topos.underlay import Underlay, UnderlayKind, make_underlay
 from mininet_topos.vm import Vm, VmSpec
 
@@ -155,8 +156,15 @@ def _tunnel_addresses(network: str, count: int) -> list[ipaddress.IPv4Interface]
 
 def _side_by_side(make: Callable[[int], _T], numbers: Iterable[int]) -> list[_T]:
     """Call ``make`` for each number, a few at a time; the first failure is raised when all ended."""
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        return list(pool.map(make, numbers))
+    pool = ThreadPoolExecutor(_WORKERS)
+    try:
+        # A signal inside submit could leave a thread that the pool does not know of.
+        with deferred_signals():
+            futures = [pool.submit(make, number) for number in numbers]
+        return [future.result() for future in futures]
+    finally:
+        with deferred_signals():
+            pool.shutdown(cancel_futures=True)
 
 
 def _silent(_text: str) -> None:

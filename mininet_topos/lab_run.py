@@ -10,12 +10,13 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Final, Protocol, Self
 
 from mininet_topos.errors import LabConfigError, LabError
 from mininet_topos.owner import Owner
-from mininet_topos.processes import RUN_VARIABLE, end_processes_of_run
+from mininet_topos.processes import RUN_VARIABLE, StartGate, end_processes_of_run
+from mininet_topos.signals import Handler, deferred_signals, exit_on_signals, restore_handlers
 
 #: Start of the name of every run's directory; what follows is the run's id.
 DIRECTORY_PREFIX: Final = "ondemand-"
@@ -23,10 +24,6 @@ DIRECTORY_PREFIX: Final = "ondemand-"
 #: Bytes that a run's directory may have so that sockets below it stay under 100: sun_path holds 108
 #: (unix(7)), and the longest name that OVS makes here is "/<node>/<bridge>.mgmt".
 _MAX_DIRECTORY: Final = 60
-
-_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Closeable(Protocol):
@@ -50,6 +47,7 @@ class LabRun:
         id: unique among the runs on this machine.
         prefix: starts the name of each of the run's nodes.
         directory: holds sockets, databases and logs of the run.
+        gate: starts all its processes, and none after the run has been closed.
     """
 
     def __init__(self, *, keep_directory: bool = False) -> None:
@@ -58,13 +56,14 @@ class LabRun:
         self.id = self.directory.name.removeprefix(DIRECTORY_PREFIX)
         self.prefix = f"od-{self.id}"
         self.keep_directory = keep_directory
+        self.gate = StartGate()
         self._owner_pid = os.getpid()
         self._owned: list[Closeable] = []
         self._labels: set[str] = set()
         self._lock = threading.Lock()
         self._closing = False
         self._closed = False
-        self._former_handlers: dict[signal.Signals, _Handler] = {}
+        self._former_handlers: dict[signal.Signals, Handler] = {}
         Owner.this_process().write(self.directory)
         atexit.register(self.close)
         if len(os.fsencode(self.directory)) > _MAX_DIRECTORY:
@@ -123,16 +122,12 @@ class LabRun:
         """
         if self._closed or os.getpid() != self._owner_pid:
             return
-        pending: list[signal.Signals] = []
-        deferred = self._defer_signals(pending)
         try:
-            self._close_all()
+            with deferred_signals():
+                self._close_all()
         finally:
-            self._restore(deferred)
-            self._restore(self._former_handlers)
+            restore_handlers(self._former_handlers)
             self._former_handlers = {}
-        for number in pending[:1]:
-            signal.raise_signal(number)
 
     def _close_all(self) -> None:
         with self._lock:
@@ -146,6 +141,8 @@ class LabRun:
                 _collect(thing.close, errors)
                 self.disown(thing)
         finally:
+            # A thread that was building when the end came must not start anything after this.
+            self.gate.shut()
             end_processes_of_run(self.id)
             if not self.keep_directory:
                 shutil.rmtree(self.directory, ignore_errors=True)
@@ -154,32 +151,8 @@ class LabRun:
         if errors:
             raise ExceptionGroup(f"the run {self.id} was not closed cleanly", errors)
 
-    def _defer_signals(self, pending: list[signal.Signals]) -> dict[signal.Signals, _Handler]:
-        """Keep signals that come while closing for after it."""
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            pending.append(signal.Signals(number))
-
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-        return {
-            number: signal.signal(number, note)
-            for number in _ENDING_SIGNALS
-            if signal.getsignal(number) not in {signal.SIG_IGN, None}
-        }
-
-    @staticmethod
-    def _restore(handlers: dict[signal.Signals, _Handler]) -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._former_handlers = {
-                number: signal.signal(number, _exit_on_signal)
-                for number in (signal.SIGTERM, signal.SIGHUP)
-                if signal.getsignal(number) is signal.SIG_DFL
-            }
+        self._former_handlers = exit_on_signals()
         return self
 
     def __exit__(
@@ -189,10 +162,6 @@ class LabRun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _collect(action: Callable[[], None], errors: list[Exception]) -> None:

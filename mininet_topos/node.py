@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from mininet.node import Node
 
-from mininet_topos.errors import LabConfigError
+from mininet_topos.errors import LabConfigError, LabError
 from mininet_topos.lab_run import LabRun
 from mininet_topos.processes import Background, CommandResult, run_command
 
@@ -47,6 +47,7 @@ done
 """
 
 _SHELL_GRACE_S: Final = 2.0
+_SHELL_POLL_MS: Final = 200
 
 
 class LabNode(Node):
@@ -102,7 +103,15 @@ class LabNode(Node):
     def _popen(self, cmd: Sequence[str], **params: Any) -> subprocess.Popen[Any]:
         params["close_fds"] = True
         params.setdefault("env", self.run.environment())
-        return subprocess.Popen(cmd, **params)
+        return self.run.gate.start(cmd, **params)
+
+    def read(self, size: int = 1024) -> str:
+        """Mininet's read of its shell, which would wait for ever for a shell that has ended."""
+        while not self.readbuf and not self.pollOut.poll(_SHELL_POLL_MS):
+            if self.shell is None or self.shell.poll() is not None:
+                raise LabError(f"{self.label}: the node's shell has ended")
+        text: str = super().read(size)
+        return text
 
     # Commands -------------------------------------------------------------------------------------
 
@@ -126,6 +135,7 @@ class LabNode(Node):
             timeout_s=timeout_s,
             check=check,
             stdin_text=stdin_text,
+            gate=self.run.gate,
         )
 
     def spawn(
@@ -140,6 +150,7 @@ class LabNode(Node):
             ["mnexec", "-a", str(self.pid), *argv],
             log=self.directory / f"{name}.log",
             env={**self.run.environment(), **(env or {})},
+            gate=self.run.gate,
         )
         with self._backgrounds_lock:
             self._backgrounds = [other for other in self._backgrounds if other.running]
@@ -217,6 +228,8 @@ def join_by_veth(
             *("mtu", str(mtu), *address),
         ],
         where=f"{left.label}-{right.label}",
+        env=left.run.environment(),
+        gate=left.run.gate,
     )
     left.ip(f"link set {left_name} up")
     right.ip(f"link set {right_name} up")

@@ -211,4 +211,5 @@ class OvsNode(LabNode):
             env={**self.run.environment(), **self._ovs_environment},
             timeout_s=timeout_s + 2,
             stdin_text=stdin_text,
+            gate=self.run.gate,
         ).stdout

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from mininet_topos.errors import CommandError, CommandTimeoutError
+from mininet_topos.errors import CommandError, CommandTimeoutError, LabError
 
 #: Environment variable whose value is the id of the run that a process belongs to.
 RUN_VARIABLE: Final = "ONDEMAND_LAB_RUN"
@@ -25,6 +26,29 @@ RUN_VARIABLE: Final = "ONDEMAND_LAB_RUN"
 TERM_GRACE_S: Final = 3.0
 
 _POLL_S: Final = 0.01
+
+
+class StartGate:
+    """Starts processes until it is shut; after ``shut`` has returned, none can start any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_shut = False
+
+    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """``subprocess.Popen``, which returns when the program has been executed or failed.
+
+        Raises:
+            LabError: the gate is shut.
+        """
+        with self._lock:
+            if self._is_shut:
+                raise LabError(f"'{argv[0]}' was not started: its run has been closed")
+            return subprocess.Popen(list(argv), **options)
+
+    def shut(self) -> None:
+        with self._lock:
+            self._is_shut = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +68,7 @@ def run_command(
     timeout_s: float = 10.0,
     check: bool = True,
     stdin_text: str = "",
+    gate: StartGate | None = None,
 ) -> CommandResult:
     """Run a command to its end.
 
@@ -57,14 +82,15 @@ def run_command(
         timeout_s: seconds; then the process group is killed.
         check: raise when the exit code is not 0.
         stdin_text: given on standard input.
+        gate: starts the process; None for a process of no run.
 
     Raises:
         CommandError: exit code not 0 and ``check``, or the program does not exist.
         CommandTimeoutError: it took longer than ``timeout_s``.
     """
     try:
-        process = subprocess.Popen(
-            list(argv),
+        process: subprocess.Popen[str] = (gate or StartGate()).start(
+            argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -108,13 +134,14 @@ class Background:
         *,
         log: Path,
         env: Mapping[str, str] | None = None,
+        gate: StartGate | None = None,
     ) -> None:
         self.name = name
         self.argv = tuple(argv)
         self.log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                list(argv),
+            self._process: subprocess.Popen[bytes] = (gate or StartGate()).start(
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

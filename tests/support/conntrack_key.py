@@ -109,13 +109,14 @@ def _with_ports(key: ConnectionKey, data: bytes) -> ConnectionKey | None:
 
 
 def _read_quoted(quoted: bytes, outer: ConnectionKey, *, v4: bool) -> TrackedPacket | None:
-    """The quoted packet may end behind the first 8 bytes of what it carries (RFC 792)."""
+    """In IPv4 the quoted packet may end behind the first 8 bytes of what it carries (RFC 792)."""
     headers = _quoted_headers(quoted, v4=v4)
     if headers is None:
         return None
     proto, src, dst, data = headers
+    least = _LEAST_BYTES.get(proto, 0)
     # The error goes to whoever sent the quoted packet.
-    if src != outer.dst or len(data) < min(8, _LEAST_BYTES.get(proto, 0)):
+    if src != outer.dst or len(data) < (min(8, least) if v4 else least):
         return None
     key = _with_ports(ConnectionKey(proto, src, dst), data)
     return None if key is None else TrackedPacket(key.reverse(), is_error=True)

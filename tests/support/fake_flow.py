@@ -8,10 +8,12 @@ writes changed fields back and keeps checksums right, or as wrong as they were.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from rule_cache.fields import FRAG_ANY, FRAG_LATER, Field
+from tests.support.packet_parts import with_checksum
 
 #: A field that is absent counts as zero, as in the switch. Addresses are numbers too.
 Fields = dict[Field, int]
@@ -22,7 +24,8 @@ ICMP, TCP, UDP, FRAGMENT, ICMPV6, SCTP = 1, 6, 17, 44, 58, 132
 NOT_ETHERNET_II: Final = 0x05FF
 _HOP_BY_HOP, _ROUTING, _AH, _DESTINATION = 0, 43, 51, 60
 _SOLICITATION, _ADVERTISEMENT = 135, 136
-_SOURCE_OPTION, _TARGET_OPTION = 1, 2
+#: Options with an address, RFC 4861 section 4.6.1.
+_LINK_LAYER: Final = {1: Field.ND_SLL, 2: Field.ND_TLL}
 
 _PORT_FIELDS: Final = {
     TCP: (20, Field.TCP_SRC, Field.TCP_DST),
@@ -44,7 +47,7 @@ class Headers:
     l4: int = 0
     end: int = 0
     has_l4: bool = False
-    #: Of the first link-layer address option of a neighbor discovery message.
+    #: First option of a neighbor discovery message, of whatever type and length.
     nd_option: int = 0
     #: The IPv6 fragment header.
     fragment: int = 0
@@ -183,25 +186,34 @@ def _transport(frame: bytes, headers: Headers, proto: int) -> None:
 def _neighbor_discovery(frame: bytes, headers: Headers) -> None:
     fields, at = headers.fields, headers.l4
     fields[Field.ND_RESERVED] = number(frame, at + 4, 4)
+    fields[Field.ND_OPTIONS_TYPE] = 0
     if headers.end - at < 24:
         return
-    found: Fields = {Field.ND_TARGET: number(frame, at + 8, 16)}
-    at += 24
-    while headers.end - at >= 8:
-        kind, length = frame[at], frame[at + 1] * 8
-        if not length or length > headers.end - at:
-            break
-        if kind in {_SOURCE_OPTION, _TARGET_OPTION} and length == 8:
-            target = Field.ND_SLL if kind == _SOURCE_OPTION else Field.ND_TLL
-            if found.get(target):  # the same option twice: nothing of the message counts
-                headers.nd_option = 0
-                return
-            found[target] = number(frame, at + 2, 6)
-            if not headers.nd_option:
-                headers.nd_option = at
-                found[Field.ND_OPTIONS_TYPE] = kind
-        at += length
+    found: Fields = {
+        Field.ND_TARGET: number(frame, at + 8, 16),
+        Field.ND_SLL: 0,
+        Field.ND_TLL: 0,
+    }
+    for option in _nd_options(frame, at + 24, headers.end):
+        kind = frame[option]
+        target = _LINK_LAYER.get(kind)
+        if target is None or frame[option + 1] != 1:
+            continue
+        if found[target]:  # the same option twice: nothing of the message counts
+            return
+        found[target] = number(frame, option + 2, 6)
+        found.setdefault(Field.ND_OPTIONS_TYPE, kind)
+    headers.nd_option = at + 24 if headers.end - at >= 32 else 0
     fields |= found
+
+
+def _nd_options(data: bytes | bytearray, at: int, end: int) -> Iterator[int]:
+    while end - at >= 8:
+        length = data[at + 1] * 8
+        if not length or length > end - at:
+            return
+        yield at
+        at += length
 
 
 def rewrite(frame: bytes, changes: Fields) -> bytes:
@@ -212,15 +224,19 @@ def rewrite(frame: bytes, changes: Fields) -> bytes:
     writer = _Writer(frame, headers)
     for target, value in changes.items():
         place = _place_of(target, headers)
-        if place is not None and target not in {Field.ND_SLL, Field.ND_TLL}:
+        if place is not None:
             writer.write(place, value.to_bytes(target.width, "big"), target)
-    # The address goes into the option that is there after its type was changed.
-    option = headers.nd_option
-    if option:
-        kind = writer.data[option]
-        target = Field.ND_SLL if kind == _SOURCE_OPTION else Field.ND_TLL
-        if target in changes:
-            writer.write(option + 2, changes[target].to_bytes(6, "big"), target)
+    if headers.nd_option:
+        # The address goes into the option that is there after the type of the first was changed.
+        for option in _nd_options(writer.data, headers.nd_option, headers.end):
+            target_or_none = _LINK_LAYER.get(writer.data[option])
+            if target_or_none is not None and writer.data[option + 1] == 1:
+                if target_or_none in changes:
+                    address = changes[target_or_none].to_bytes(6, "big")
+                    writer.write(option + 2, address, target_or_none)
+                break
+    if not changes.keys().isdisjoint({Field.ND_RESERVED, Field.ND_OPTIONS_TYPE}):
+        writer.renew_icmpv6_checksum()
     return bytes(writer.data)
 
 
@@ -255,7 +271,7 @@ def _place_of(target: Field, headers: Headers) -> int | None:
     if Field.ND_TARGET in fields:
         places[Field.ND_TARGET] = l4 + 8
     if headers.nd_option:
-        places |= {Field.ND_OPTIONS_TYPE: headers.nd_option, Field.ND_SLL: 0, Field.ND_TLL: 0}
+        places[Field.ND_OPTIONS_TYPE] = headers.nd_option
     return places.get(target)
 
 
@@ -273,6 +289,18 @@ class _Writer:
         after = bytes(self.data[first:last])
         for place in self._checksums(target):
             self._update(place, before, after)
+
+    def renew_icmpv6_checksum(self) -> None:
+        """Make it right even if it was not: so OVS does when it writes these fields (observed)."""
+        headers = self._headers
+        if Field.ND_RESERVED not in headers.fields:
+            return
+        start, l3 = headers.l4, headers.l3
+        message = (
+            bytes(self.data[start : start + 2]) + bytes(2) + self.data[start + 4 : headers.end]
+        )
+        pseudo = self.data[l3 + 8 : l3 + 40] + struct.pack(">II", len(message), ICMPV6)
+        self.data[start : headers.end] = with_checksum(message, at=2, pseudo=bytes(pseudo))
 
     def _checksums(self, target: Field) -> list[int]:
         fields, l3, l4 = self._headers.fields, self._headers.l3, self._headers.l4

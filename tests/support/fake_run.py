@@ -22,7 +22,7 @@ from rule_cache.rule import (
 )
 from tests.support.fake_conntrack import Conntrack, Tracked
 from tests.support.fake_flow import Fields, extract, rewrite
-from tests.support.fake_fragments import Reassembly, is_fragment, is_too_short
+from tests.support.fake_fragments import Datagram, Reassembly, is_fragment, is_too_short
 from tests.support.fake_outcomes import Delivered, Dropped, Held, Outcome, Tunnelled
 from tests.support.fake_table import Installed
 
@@ -84,14 +84,18 @@ class Packet:
             for target in self.fields
             if target in self.base and self.fields[target] != self.base[target]
         }
-        # An option that is turned from "source" into "target" holds an address that is new.
-        if Field.ND_TLL in self.fields and Field.ND_OPTIONS_TYPE in changes:
-            changes[Field.ND_TLL] = self.fields[Field.ND_TLL]
         return [rewrite(frame, changes) for frame in (self.frame, *self.siblings)]
 
     def metadata(self) -> Fields:
         """Registers and tunnel."""
         return {target: value for target, value in self.fields.items() if target in _METADATA}
+
+    def adopt(self, fragments: Sequence[bytes]) -> None:
+        """Go on with a whole datagram, whose fragments carry the changes made so far."""
+        mine = self.frames()[0]
+        self.frame = mine
+        self.siblings = tuple(fragment for fragment in fragments if fragment != mine)
+        self.base = extract(mine).fields
 
     def clear_conntrack(self) -> None:
         for target in _CT_FIELDS:
@@ -202,20 +206,18 @@ class Run:
         """False when the packet stays here, as a fragment that waits for others."""
         zone = packet.fields.get(action.zone, 0) & 0xFFFF
         now_s = self._host.now_s
-        frame, *_ = fragments = packet.frames()
-        headers = extract(frame)
-        whole: bytes | None = frame
+        frames = packet.frames()
+        whole: bytes | None = frames[0]
+        headers = extract(frames[0])
         if is_fragment(headers):
-            if is_too_short(frame, headers):
-                whole = None
-            else:
-                datagram = self._host.reassembly.offer(zone, table, frame, now_s)
+            whole = None
+            if not is_too_short(frames[0], headers):
+                datagram = self._reassemble(zone, table, frames)
                 if datagram is None:
                     self.outcomes.append(Held(table, zone))
                     return False
                 whole = datagram.whole
-                fragments = list(datagram.fragments)
-                packet.siblings = tuple(part for part in fragments if part != frame)
+                packet.adopt(datagram.fragments)
         tracked = Tracked(CtState.INV | CtState.TRK)
         if whole is not None:
             tracked = self._host.conntrack.track(zone, whole, now_s)
@@ -224,12 +226,18 @@ class Run:
                 self._host.conntrack.commit(zone, whole, now_s, mark)
         if action.table is not None:
             # The packet goes on twice: from the table with its state, and behind ct() without it.
-            for fragment in fragments:
-                again = Packet.arrive(fragment, packet.in_port, packet.metadata())
+            for frame in packet.frames():
+                again = Packet.arrive(frame, packet.in_port, packet.metadata())
                 again.fields |= conntrack_fields(tracked, again.frame)
                 self.table(action.table, again, depth + 1)
         packet.clear_conntrack()
         return True
+
+    def _reassemble(self, zone: int, table: int, frames: list[bytes]) -> Datagram | None:
+        offered = [
+            self._host.reassembly.offer(zone, table, frame, self._host.now_s) for frame in frames
+        ]
+        return offered[-1]
 
 
 def conntrack_fields(tracked: Tracked, frame: bytes) -> Fields:

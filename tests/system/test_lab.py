@@ -293,7 +293,10 @@ def test_a_signal_to_the_owner_ends_all(short_tmp_path, number, until):
     process, run_id = start_owner(short_tmp_path, until)
     with process:
         process.send_signal(number)
-        code = process.wait(30)
+        try:
+            code = process.wait(30)
+        finally:
+            process.kill()
     # Python itself ends by SIGINT after KeyboardInterrupt.
     assert code == (-number if number == signal.SIGINT else 128 + number)
     assert pids_of_run(run_id) == []

@@ -7,7 +7,7 @@ from os_ken.ofproto import ofproto_v1_3_parser as parser
 from controller_app.encode import Encoder, encode_effects
 from controller_app.flow_mod import EncodeError
 from ondemand.messages import Effects, SetMeter
-from ondemand.pipeline import ON_DEMAND, P_DEFAULT, L4, Pipeline
+from ondemand.pipeline import L4, ON_DEMAND, P_DEFAULT, Pipeline
 from ondemand.records import Direction
 from rule_cache.fields import Field
 from rule_cache.rule import Arg, Ct, Eq, Meter, Output, OutputInPort, Rule, SetField, Shape
@@ -263,6 +263,7 @@ def test_effects_are_one_buffer_in_the_promised_order():
         (
             encoder.delete(COOKIE),
             encoder.delete(COOKIE + 1),
+            encoder.meter_mod(SetMeter(4, 0, 0), exists=True),
             encoder.meter_mod(SetMeter(4, 50, 10), exists=False),
             encoder.add(rules[0], COOKIE + 2),
             encoder.add(rules[1], COOKIE + 3),
@@ -292,14 +293,42 @@ def test_meters_are_known_from_one_effects_to_the_next():
         return found
 
     add, modify, delete = ofproto.OFPMC_ADD, ofproto.OFPMC_MODIFY, ofproto.OFPMC_DELETE
-    assert commands(SetMeter(1, 5, 1), SetMeter(2, 5, 1)) == [add, modify]
-    assert commands(SetMeter(1, 9, 1), SetMeter(1, 0, 0), SetMeter(1, 5, 1)) == [
-        modify,
-        delete,
-        add,
-    ]
-    assert commands(SetMeter(2, 0, 0)) == [delete]
+    # One that is not known to be there may be left over: only "delete" is never an error.
+    assert commands(SetMeter(1, 5, 1), SetMeter(2, 5, 1)) == [delete, add, modify]
+    assert commands(SetMeter(1, 9, 1), SetMeter(1, 0, 0)) == [modify, delete]
+    assert commands(SetMeter(1, 5, 1), SetMeter(1, 6, 1)) == [delete, add, modify]
+    assert commands(SetMeter(2, 0, 0), SetMeter(3, 0, 0)) == [delete, delete]
     assert meters == {1}
+
+
+def test_what_cannot_be_encoded_leaves_the_known_meters_alone():
+    encoder = Encoder(PIPELINES[0])
+    meters = {2}
+    effects = Effects(
+        meters=[SetMeter(1, 5, 1), SetMeter(2, 0, 0)], packet_outs=[(1, 0, bytes(70000))]
+    )
+    with pytest.raises(EncodeError):
+        encode_effects(effects, encoder, meters)
+    assert meters == {2}
+    effects.packet_outs.clear()
+    assert encode_effects(effects, encoder, meters)
+    assert meters == {1}
+
+
+def test_a_meter_that_does_not_fit_openflow_is_refused():
+    for meter in (SetMeter(-1, 5, 1), SetMeter(1, 1 << 32, 1), SetMeter(1, 5, -1)):
+        with pytest.raises(EncodeError, match="meter"):
+            Encoder(PIPELINES[0]).meter_mod(meter, exists=False)
+
+
+def test_evictions_are_reported():
+    theirs = parser.OFPSetAsync(
+        DATAPATH,
+        packet_in_mask=(0b000011, 0),
+        port_status_mask=(0b111, 0),
+        flow_removed_mask=(0b111111, 0),
+    )
+    assert Encoder(PIPELINES[0]).report_evictions() == serialized(theirs, xid=0)
 
 
 def test_output_goes_to_the_port_and_asks_for_no_packet_in():

@@ -1,0 +1,260 @@
+"""Every key of the configuration file: its type, unit, default, range and meaning, in one table.
+
+The reader (``config``) checks files by it, and the example (``config_example``) is written from it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from controller_app.logs import FORMATS, LEVELS
+from controller_app.ovsdb_config import DATAPATH_TYPES, BridgeConfig
+from ondemand.settings import Settings
+
+#: How a key's value is given in TOML.
+Value = str | int | float | bool
+
+
+class Kind(enum.Enum):
+    """A TOML type; the value is what an error calls it."""
+
+    STRING = "a string"
+    INTEGER = "a whole number"
+    NUMBER = "a number"
+    BOOLEAN = "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key.
+
+    ``default`` None: there is none; the file must give a ``required`` key and may leave out another.
+    ``low`` and ``high`` bound a number, ``choices`` a string. ``sample`` stands in the example where
+    there is no default. ``help`` is whole sentences.
+    """
+
+    table: str
+    name: str
+    kind: Kind
+    help: str
+    default: Value | None = None
+    required: bool = False
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    sample: Value = ""
+
+    @property
+    def place(self) -> str:
+        """How errors call it."""
+        return f"[{self.table}] {self.name}"
+
+    @property
+    def range(self) -> str:
+        """The values that it may have, in words; empty when any of its kind will do."""
+        if self.choices:
+            return " | ".join(f'"{choice}"' for choice in self.choices)
+        if self.low is not None and self.high is not None:
+            return f"{self.low} .. {self.high}"
+        return ""
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is in the range; NaN is in none."""
+        return self.low is None or self.high is None or self.low <= value <= self.high
+
+
+#: What the tables are about, in the order of the example.
+TABLES: Final = {
+    "host": "This compute host.",
+    "bridge": "The Open vSwitch bridge that the agent serves.",
+    "source": "Where the goal state comes from.",
+    "rules": "What rules match, and how long they stay.",
+    "limits": "What one host, and one port of it, may take.",
+    "log": "What the agent says.",
+    "metrics": "What the agent counts.",
+}
+
+_BRIDGE: Final = BridgeConfig()
+_SETTINGS: Final = Settings()
+
+
+def _text(
+    table: str, name: str, help_text: str, default: str | None, choices: tuple[str, ...] = ()
+) -> Key:
+    return Key(table, name, Kind.STRING, help_text, default, choices=choices)
+
+
+def _number(
+    table: str, name: str, unit: str, low: float, high: float, help_text: str, default: float | None
+) -> Key:
+    kind = Kind.NUMBER if isinstance(default, float) else Kind.INTEGER
+    return Key(table, name, kind, help_text, default, unit=unit, low=low, high=high)
+
+
+def _setting(table: str, name: str, unit: str, low: float, high: float, help_text: str) -> Key:
+    return _number(table, name, unit, low, high, help_text, getattr(_SETTINGS, name))
+
+
+KEYS: Final = (
+    Key(
+        *("host", "id", Kind.STRING),
+        "Name of this host in the goal state: its ports are those of slice host/<id>.",
+        required=True,
+        sample="host-1",
+    ),
+    Key(
+        *("host", "tunnel_ip", Kind.STRING),
+        "Tunnel address of this host, as the goal state gives it: other hosts send to it.",
+        required=True,
+        sample="192.0.2.11",
+    ),
+    _text(
+        *("bridge", "name"),
+        "The bridge, at most 15 bytes. It is created when there is none. A port of a VM is known by"
+        " external_ids:iface-id of its interface, which names the port in the goal state.",
+        _BRIDGE.bridge,
+    ),
+    _text(
+        *("bridge", "ovsdb"),
+        "Address of ovsdb-server: unix:/path or tcp:address:port.",
+        _BRIDGE.ovsdb,
+    ),
+    _text(
+        *("bridge", "datapath_type"),
+        "system is the kernel module, netdev is userspace; auto takes what the bridge has, and for a"
+        " new bridge what works on this host.",
+        _BRIDGE.datapath_type,
+        DATAPATH_TYPES,
+    ),
+    _text(
+        *("bridge", "tunnel_port"),
+        "The VXLAN port on the bridge, at most 15 bytes. It is created when there is none.",
+        _BRIDGE.tunnel_port,
+    ),
+    Key(
+        *("bridge", "tunnel_local_ip", Kind.STRING),
+        "Source address of tunnel packets. Left out: as the host routes them.",
+        sample="192.0.2.11",
+    ),
+    Key(
+        *("bridge", "tunnel_dst_port", Kind.INTEGER),
+        "UDP port of the tunnel. Left out: 4789 (RFC 7348).",
+        low=1,
+        high=65535,
+        sample=4789,
+    ),
+    _text(
+        *("bridge", "controller"),
+        "Where the agent listens and the bridge connects to: tcp:address:port with an address of this"
+        " host that others do not reach (OpenFlow has no password), or unix:/path in the run directory"
+        " of ovs-vswitchd, e.g. unix:/run/openvswitch/ondemand.sock.",
+        _BRIDGE.controller,
+    ),
+    Key(
+        *("bridge", "take_over", Kind.BOOLEAN),
+        "Replace the controller, datapath type and tunnel options that somebody else has set on the"
+        " bridge, instead of refusing to start.",
+        _BRIDGE.take_over,
+    ),
+    _text("source", "kind", "sqlite: a slice store in a file.", "sqlite", ("sqlite",)),
+    Key(
+        *("source", "file", Kind.STRING),
+        "The slice store. A relative path starts at the folder of this file.",
+        required=True,
+        sample="/var/lib/ondemand/slices.db",
+    ),
+    _number(
+        *("source", "poll_ms", "milliseconds", 1, 10_000),
+        "How often the store is looked at for changes; a look costs about 10 microseconds.",
+        5,
+    ),
+    _text(
+        *("rules", "match"),
+        'What a verdict rule matches. "service": all that security rules read, which is not the'
+        ' client\'s port, so one rule serves all connections to a service. "connection": the whole'
+        " 5-tuple.",
+        "service",
+        ("service", "connection"),
+    ),
+    _setting(
+        *("rules", "table_base", "", 0, 163),
+        "First OpenFlow table of the pipeline, which takes this one and the 90 after it.",
+    ),
+    _setting(
+        *("rules", "verdict_idle_s", "seconds", 1, 65535),
+        "A verdict rule leaves after so long without a packet.",
+    ),
+    _setting(
+        *("rules", "location_idle_s", "seconds", 1, 65535),
+        "A location rule leaves after so long without a packet.",
+    ),
+    _setting(
+        *("rules", "responder_idle_s", "seconds", 1, 65535),
+        "An ARP or neighbor discovery answer leaves after so long without a question.",
+    ),
+    _setting(
+        *("rules", "deny_s", "seconds", 1, 3600),
+        "A denied flow, or one to an unknown destination, is dropped in the switch for so long before"
+        " it is looked at again.",
+    ),
+    _setting(*("limits", "max_rules", "rules", 100, 10_000_000), "On-demand rules in all."),
+    _setting(
+        *("limits", "max_rules_per_port", "rules", 10, 10_000_000),
+        "On-demand rules on one port's account, at most max_rules. Left out: no more than max_rules.",
+    ),
+    _setting(
+        *("limits", "meter_rate", "packets per second", 0, 10_000_000),
+        "Packets of one port that the switch hands to the agent; 0 sets no meter.",
+    ),
+    _setting(
+        *("limits", "meter_burst", "packets", 1, 10_000_000),
+        "Packets of one port that may come at once before meter_rate counts.",
+    ),
+    _setting(
+        *("limits", "admission_rate", "packets per second", 1, 10_000_000),
+        "Packets of one port that the agent handles, a second line behind the meter.",
+    ),
+    _setting(
+        *("limits", "admission_burst", "packets", 1, 10_000_000),
+        "Packets of one port that are handled at once before admission_rate counts.",
+    ),
+    _setting(
+        *("limits", "max_parked", "packets", 1, 1_000_000),
+        "Packets that wait for a record, in all.",
+    ),
+    _setting(
+        *("limits", "max_parked_per_port", "packets", 1, 1_000_000),
+        "Packets of one port that wait for a record. Left out: no more than max_parked.",
+    ),
+    _setting(
+        *("limits", "park_s", "seconds", 0.01, 60),
+        "A packet waits so long for a record before it is dropped.",
+    ),
+    _setting(
+        *("limits", "neighbor_cache_bytes", "bytes", 65_536, 1 << 36),
+        "Neighbor records that are kept, the least recently used go first.",
+    ),
+    _text("log", "level", "The least severe events that are logged.", "info", LEVELS),
+    _text(
+        "log", "format", "text for people, json for programs; a line per event.", "text", FORMATS
+    ),
+    Key(
+        *("log", "file", Kind.STRING),
+        "Left out: standard error. A relative path starts at the folder of this file.",
+        sample="/var/log/ondemand.log",
+    ),
+    Key(
+        *("metrics", "snapshot_file", Kind.STRING),
+        "Counters are written there as JSON, always as a whole file. Left out: nowhere. A relative path"
+        " starts at the folder of this file.",
+        sample="/run/ondemand/metrics.json",
+    ),
+    _number(
+        *("metrics", "interval_s", "seconds", 0.2, 3600),
+        "How often counters are written.",
+        10.0,
+    ),
+)
