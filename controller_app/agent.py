@@ -55,6 +55,7 @@ class Agent:
         self._connection: Connection | None = None
         self._datapath_id: int | None = None
         self._meters: set[int] = set()
+        self._generation = 0
         self._link = SourceLink(source, self.post)
         with self._collecting:
             engine.start()
@@ -163,8 +164,6 @@ class Agent:
             if not effects.requests:
                 break
             self._run_requests(effects)
-            if not engine.has_effects:
-                break
         return out
 
     def _handle(self, event: MailboxEvent, now_s: float) -> None:
@@ -194,8 +193,9 @@ class Agent:
                 link.ask(request)
 
     def _encode(self, effects: Effects) -> bytes:
+        self._generation = generation = self._generation % 0xFFFF + 1
         try:
-            return encode_effects(effects, self._encoder, self._meters)
+            return encode_effects(effects, self._encoder, self._meters, generation)
         except EncodeError as error:
             # One frame too large for a packet-out must not cost the rules beside it.
             self._warn(f"not sent: {error}")

@@ -37,7 +37,10 @@ from controller_app.ovsdb import (
     Ovsdb,
     OvsdbError,
     OvsdbEvent,
+    OvsdbUnreachableError,
     SecondAgentError,
+    VswitchdSilentError,
+    lock_name,
 )
 from controller_app.source_factory import open_source
 from ondemand.engine import Engine
@@ -46,16 +49,18 @@ from rule_cache.cookie import ROUNDS
 LOG = logging.getLogger(__name__)
 
 DEFAULT_CONFIG: Final = "/etc/ondemand/agent.toml"
+#: Seconds between attempts to set the bridge up while a daemon of Open vSwitch is silent.
+RETRY_S: Final = 1.0
 #: Seconds between looks at the mailbox while no switch is connected.
 IDLE_S: Final = 0.2
 
 cfg.CONF.register_cli_opts(
     [cfg.StrOpt("ondemand-config", default=DEFAULT_CONFIG, help="configuration of the agent (TOML)")]
 )
-app_manager.require_app("os_ken.controller.ofp_handler", api_style=True)
+app_manager.require_app("os_ken.controller.ofp_handler")
 
 
-class OnDemandApp(app_manager.OSKenApp):  # type: ignore[misc]
+class OnDemandApp(app_manager.OSKenApp):
     """Programs one bridge on demand.
 
     Attributes:
@@ -72,7 +77,6 @@ class OnDemandApp(app_manager.OSKenApp):  # type: ignore[misc]
         self.failed = threading.Event()
         self.failure: OvsdbError | None = None
         self._stopping = threading.Event()
-        self._ovsdb: Ovsdb | None = None
         self._gone = threading.Event()
         self._source = open_source(self.config)
         engine = Engine(
@@ -101,8 +105,6 @@ class OnDemandApp(app_manager.OSKenApp):  # type: ignore[misc]
         self._stopping.set()
         self._gone.set()
         self._installation.uninstall()
-        if self._ovsdb is not None:
-            self._ovsdb.close()
         self.agent.close()
         self._source.close()
 
@@ -121,27 +123,38 @@ class OnDemandApp(app_manager.OSKenApp):  # type: ignore[misc]
     def _serve_bridge(self) -> None:
         """Hold the bridge: create or adopt it, follow its ports, make it again when it is removed."""
         try:
-            ovsdb = Ovsdb.connect(self.config.bridge, patience_s=math.inf, stop=self._stopping)
-            self._ovsdb = ovsdb
-            while not self._stopping.is_set():
-                self._gone.clear()
-                state = ovsdb.ensure_bridge()
-                LOG.info(
-                    "bridge %s is ready: datapath %s, id %016x",
-                    state.bridge,
-                    state.datapath_type,
-                    state.datapath_id,
-                )
-                self.agent.serve_switch(state.datapath_id)
-                ovsdb.watch(self._ovsdb_event)
-                self._gone.wait()
+            with Ovsdb.connect(
+                self.config.bridge, patience_s=math.inf, stop=self._stopping
+            ) as ovsdb:
+                while not self._stopping.is_set():
+                    self._gone.clear()
+                    self._hold_bridge(ovsdb)
         except OvsdbError as error:
             if not self._stopping.is_set():
                 self._give_up(error)
 
+    def _hold_bridge(self, ovsdb: Ovsdb) -> None:
+        """Bring the bridge into being and follow its ports until it is gone."""
+        try:
+            state = ovsdb.ensure_bridge()
+        except (OvsdbUnreachableError, VswitchdSilentError) as error:
+            # Both pass: a daemon is being restarted.
+            LOG.warning("%s; trying again every %g s", error, RETRY_S)
+            self._stopping.wait(RETRY_S)
+            return
+        LOG.info(
+            "bridge %s is ready: datapath %s, id %016x",
+            state.bridge,
+            state.datapath_type,
+            state.datapath_id,
+        )
+        self.agent.serve_switch(state.datapath_id)
+        ovsdb.watch(self._ovsdb_event)
+        self._gone.wait()
+
     def _ovsdb_event(self, event: OvsdbEvent) -> None:
         if isinstance(event, LockLost):
-            self._give_up(SecondAgentError(event.bridge, "lost"))
+            self._give_up(SecondAgentError(event.bridge, lock_name(self.config.bridge)))
         elif isinstance(event, BridgeGone):
             LOG.warning("bridge %s was removed; it is made again", event.bridge)
             self._gone.set()

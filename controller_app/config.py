@@ -21,6 +21,8 @@ from ondemand.addresses import AddressError, parse_ip
 from ondemand.settings import Settings, SettingsError
 from ondemand.slices import SliceNameError, check_id
 
+__all__ = ["AgentConfig", "ConfigError", "build_config", "checked_values", "load_config"]
+
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:

@@ -15,6 +15,7 @@ from controller_app.flow_mod import (
     FLOW_MOD,
     NO_BUFFER,
     SEND_FLOW_REMOVED,
+    SET_GENERATION_HEADER,
     SET_TUN_ID_HEADER,
     VERSION,
     EncodeError,
@@ -38,6 +39,7 @@ _BAND_DROP: Final = 1
 _pack_delete = struct.Struct(">BBHIQQBB6xIIIHxxHH4x").pack
 _pack_packet_out = struct.Struct(">BBHIIIH6x").pack
 _pack_u64 = struct.Struct(">Q").pack
+_pack_u32_padded = struct.Struct(">I4x").pack
 _pack_set_async = struct.Struct(">BBHIIIIIII").pack
 _pack_barrier = struct.Struct(">BBHI").pack
 _pack_meter = struct.Struct(">BBHIHHI").pack
@@ -108,16 +110,19 @@ class Encoder:
             4,
         )
 
-    def packet_out(self, in_port: int, tun_id: int, data: bytes) -> bytes:
+    def packet_out(self, in_port: int, tun_id: int, data: bytes, generation: int) -> bytes:
         """Put a frame through the pipeline as if it came in by ``in_port``.
 
         ``tun_id`` is what the frame came out of its tunnel with, 0 when it came from a local port.
+        ``generation`` goes into reg3, which no rule matches: registers are part of what the datapath
+        tells recirculated packets apart by, so a frame of a new generation meets no megaflow that an
+        earlier one left, in particular not the one that sent it here (docs/pipeline.md).
 
         Raises:
             EncodeError: a number or the frame does not fit an OpenFlow message of 65535 bytes.
         """
         try:
-            actions = self._resubmit
+            actions = SET_GENERATION_HEADER + _pack_u32_padded(generation) + self._resubmit
             if tun_id:
                 actions = SET_TUN_ID_HEADER + _pack_u64(tun_id) + actions
             length = 24 + len(actions) + len(data)
@@ -171,8 +176,12 @@ class Encoder:
 EFFECTS_BARRIER_XID: Final = 0
 
 
-def encode_effects(effects: Effects, encoder: Encoder, meters: set[int]) -> bytes:
+def encode_effects(
+    effects: Effects, encoder: Encoder, meters: set[int], generation: int = 1
+) -> bytes:
     """All that goes to the switch, in the order that the fields of Effects promise.
+
+    ``generation`` is that of the packet-outs, a number that the last batches did not have (32 bits).
 
     ``meters`` are the meters that the switch is known to have; it is brought up to date. One that is
     not known may be left from an earlier agent, so it is deleted first, which never fails, but takes
@@ -194,7 +203,7 @@ def encode_effects(effects: Effects, encoder: Encoder, meters: set[int]) -> byte
             known.discard(meter.meter)
     add = encoder.add
     out += [add(rule, cookie) for cookie, rule in effects.adds]
-    out += [encoder.packet_out(*packet) for packet in effects.packet_outs]
+    out += [encoder.packet_out(*packet, generation) for packet in effects.packet_outs]
     if effects.after_barrier:
         out.append(encoder.barrier(EFFECTS_BARRIER_XID))
         out += [add(rule, cookie) for cookie, rule in effects.after_barrier]

@@ -262,6 +262,10 @@ def _set_field(field: Field, operand: Operand) -> _Pieces:
 SET_TUN_ID_HEADER: Final = struct.pack(">HHI", _SET_FIELD, 16, OXM[Field.TUN_ID].header)
 
 
+#: The action ``set_field:N->reg3`` up to its 4 bytes of value, which 4 bytes of padding follow.
+SET_GENERATION_HEADER: Final = struct.pack(">HHI", _SET_FIELD, 16, OXM[Field.REG3].header)
+
+
 def resubmit(table: int) -> bytes:
     """The action ``resubmit(,table)``."""
     return _nicira(_NXAST_RESUBMIT_TABLE, struct.pack(">HB3x", _RESUBMIT_IN_PORT, table))

@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+import os_ken.base.app_manager  # noqa: F401 - os_ken.controller.controller needs it first
 from os_ken import exception as os_ken_exception
 from os_ken.controller import controller, ofp_event
 from os_ken.controller.handler import DEAD_DISPATCHER, HANDSHAKE_DISPATCHER, MAIN_DISPATCHER
@@ -52,7 +53,7 @@ BATCH_MESSAGES: Final = 64
 #: Seconds between ticks of an owner to whom nothing comes.
 TICK_S: Final = 0.05
 #: Seconds between looks at a connection that no owner has.
-_IDLE_S: Final = 1.0
+_IDLE_S: Final = 0.2
 #: With much to write the switch is left to read it first; after so many seconds without a byte taken
 #: it is read from all the same, because it may be waiting for that.
 _STANDSTILL_S: Final = 0.1
@@ -105,7 +106,6 @@ class HotDatapath(controller.Datapath):
         self._loan = loan
         #: The owner while this connection has it.
         self._owner: Owner | None = None
-        self._owner_asked = False
         self._counters = counters
         self._writer = SocketWriter(sock, on_waiting=self.wake)
         self._decoder = PacketInDecoder()
@@ -198,6 +198,8 @@ class HotDatapath(controller.Datapath):
                     return
                 if data is not None:
                     rest = self._take(rest + data)
+            # Asked again and again: an owner may learn only later which switch is its own.
+            self._offer_to_owner()
             self._collect()
             self._probe()
 
@@ -281,9 +283,7 @@ class HotDatapath(controller.Datapath):
         message = ofproto_parser.msg(self, version, kind, length, xid, data)
         if message:
             self._handle(ofp_event.ofp_msg_to_ev(message))
-        if self.id is not None and not self._owner_asked:
-            self._owner_asked = True
-            self._offer_to_owner()
+        self._offer_to_owner()
 
     def _handle(self, event: Any) -> None:
         brick = self.ofp_brick
@@ -302,7 +302,7 @@ class HotDatapath(controller.Datapath):
 
     def _offer_to_owner(self) -> None:
         loan = self._loan
-        if not loan.owner.wants(self.id):
+        if self.id is None or self._owner is not None or not loan.owner.wants(self.id):
             return
         if self.ofproto.OFP_VERSION != VERSION:
             raise _ConnectionEnd(

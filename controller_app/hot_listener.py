@@ -9,6 +9,7 @@ from contextlib import closing
 from types import TracebackType
 from typing import Any, Final, Self
 
+import os_ken.base.app_manager  # noqa: F401 - os_ken.controller.controller needs it first
 from os_ken.controller import controller
 from os_ken.lib import hub
 

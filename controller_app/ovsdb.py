@@ -19,7 +19,8 @@ found is compared with the events delivered, and the difference is delivered.
 
 **Second agent.** Each agent holds an OVSDB lock named after the bridge (RFC 7047, 4.1.8) on its
 connection. The server frees it when the connection ends, however the agent ends, and refuses the
-writes of whoever does not hold it.
+writes of whoever does not hold it. Who asks while it is taken gets an error at once. After a restart
+of the server another agent may be the faster one: LockLost tells it.
 
 Errors: see ``ovsdb_errors``.
 """
@@ -224,7 +225,8 @@ def lock_name(config: BridgeConfig) -> str:
     A lock's name is an <id> of RFC 7047, section 3.1: letters, digits and underscores.
     """
     return "ondemand_" + "".join(
-        c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in config.bridge
+        chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"_{byte:02x}"
+        for byte in config.bridge.encode()
     )
 
 

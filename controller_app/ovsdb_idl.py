@@ -66,7 +66,8 @@ class SwitchIdl(connection.OvsdbIdl):
     """The replica; all calls come in the IDL thread.
 
     ``on_row`` is called with table and row id for each row that changed, ``on_change`` after each
-    batch of changes (it may be one that changed nothing), ``on_lock_lost`` called once when the lock has been another client's for LOCK_GRACE_S.
+    batch of changes (it may be one that changed nothing), ``on_lock_lost`` once when the lock has
+    been another client's for LOCK_GRACE_S. The last two are called again if they raise.
     """
 
     def __init__(self, remote: str, helper: Any) -> None:
@@ -77,6 +78,7 @@ class SwitchIdl(connection.OvsdbIdl):
         self.on_change: Callable[[], None] | None = None
         self.on_lock_lost: Callable[[], None] | None = None
         self.lock_lost = False
+        self._lock_told = False
         self._contended_since_s: float | None = None
         self._up = False
         self._told_seqno = 0
@@ -130,15 +132,16 @@ class SwitchIdl(connection.OvsdbIdl):
     def _note_lock(self) -> None:
         if not self.is_lock_contended:
             self._contended_since_s = None
-            self.lock_lost = False
+            self.lock_lost = self._lock_told = False
             return
         now_s = time.monotonic()
         if self._contended_since_s is None:
             self._contended_since_s = now_s
-        elif not self.lock_lost and now_s - self._contended_since_s >= LOCK_GRACE_S:
+        elif now_s - self._contended_since_s >= LOCK_GRACE_S:
             self.lock_lost = True
-            if self.on_lock_lost is not None:
-                self.on_lock_lost()
+        if self.lock_lost and not self._lock_told and self.on_lock_lost is not None:
+            self.on_lock_lost()
+            self._lock_told = True
 
 
 def fetch_schema(remote: str, timeout_s: float) -> Any:

@@ -7,6 +7,7 @@ transactions too. Whoever reads rows from another thread does so under ``Link.he
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from controller_app.ovsdb_errors import (
     VswitchdSilentError,
 )
 from controller_app.ovsdb_idl import COLUMNS, SCHEMA, SwitchIdl, fetch_schema
+
+LOG = logging.getLogger(__name__)
 
 #: Seconds that one exchange with the server may take before it counts as unreachable.
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -139,9 +142,12 @@ class Link:
 
     def close(self) -> None:
         """End the IDL thread and the connection; the lock is free then. Idempotent."""
-        self.idl.on_change = None
-        self.idl.on_lock_lost = None
-        self._connection.stop(self.timeout_s)
+        self.idl.on_row = self.idl.on_change = self.idl.on_lock_lost = None
+        if not self._connection.stop(self.timeout_s):
+            LOG.warning(
+                "OVSDB at %s: a transaction is not answered; the connection ends with the process",
+                self.remote,
+            )
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -107,6 +107,8 @@ class SocketWriter:
         """Whether the data was taken, and whether it is the first that has to wait."""
         if self._ending or self.failure is not None:
             return False, False
+        if not data:
+            return True, False
         rest = memoryview(data)
         begins_to_wait = not self._waiting
         if begins_to_wait:

@@ -91,10 +91,11 @@ class SourceLink:
                 since = snapshot.version
             self._watch.follow(request.slice, since)
         else:
-            answer = self._source.delta(request.slice, request.since)
-            if isinstance(answer, TooOld):
-                answer = self._source.snapshot(request.slice)
-            self._deliver(answer)
+            delta = self._source.delta(request.slice, request.since)
+            if isinstance(delta, TooOld):
+                self._deliver(self._source.snapshot(request.slice))
+            else:
+                self._deliver(delta)
 
     def _lost(self, error: SourceError) -> None:
         if self._error != str(error):

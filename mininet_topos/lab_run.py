@@ -39,7 +39,7 @@ class Closeable(Protocol):
 class LabRun:
     """A context in which nodes are made, and which leaves nothing of them behind.
 
-    While it is entered, SIGTERM and SIGHUP raise ``SystemExit`` in the main thread (if nobody else
+    Until it is closed, SIGTERM and SIGHUP raise ``SystemExit`` in the main thread (if nobody else
     handles them), so that the context is left and closed, as it is on Ctrl-C. A second signal waits
     until the closing is done. What a run killed by SIGKILL leaves is for ``sweep``.
 
@@ -52,9 +52,6 @@ class LabRun:
 
     def __init__(self, *, keep_directory: bool = False) -> None:
         """``keep_directory`` leaves the logs where they are after the run."""
-        self.directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
-        self.id = self.directory.name.removeprefix(DIRECTORY_PREFIX)
-        self.prefix = f"od-{self.id}"
         self.keep_directory = keep_directory
         self.gate = StartGate()
         self._owner_pid = os.getpid()
@@ -63,9 +60,14 @@ class LabRun:
         self._lock = threading.Lock()
         self._closing = False
         self._closed = False
-        self._former_handlers: dict[signal.Signals, Handler] = {}
-        Owner.this_process().write(self.directory)
-        atexit.register(self.close)
+        self._former_handlers: dict[signal.Signals, Handler] = exit_on_signals()
+        # A signal between these would leave a directory that nobody closes and no sweep can tell.
+        with deferred_signals():
+            self.directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
+            self.id = self.directory.name.removeprefix(DIRECTORY_PREFIX)
+            self.prefix = f"od-{self.id}"
+            Owner.this_process().write(self.directory)
+            atexit.register(self.close)
         if len(os.fsencode(self.directory)) > _MAX_DIRECTORY:
             self.close()
             raise LabConfigError(
@@ -152,7 +154,6 @@ class LabRun:
             raise ExceptionGroup(f"the run {self.id} was not closed cleanly", errors)
 
     def __enter__(self) -> Self:
-        self._former_handlers = exit_on_signals()
         return self
 
     def __exit__(

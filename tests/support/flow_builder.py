@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ondemand.addresses import parse_ip
-from ondemand.flow import Flow, NoFlow, flow_of
+from ondemand.flow import Flow, flow_of
 from ondemand.frames import ETH_IPV4, ETH_IPV6, Fragment, Frame, Kind
 from ondemand.messages import PacketIn
 from ondemand.pipeline import TRACKED
@@ -80,6 +80,6 @@ def make_flow(
         )
     frame = ip_frame(dst, src, protocol) if reply else ip_frame(src, dst, protocol, first, second)
     flow = flow_of(packet, frame, Direction(began ^ reply))
-    if isinstance(flow, NoFlow):
-        raise ValueError(f"no flow: {flow}")
-    return flow
+    if isinstance(flow, Flow):
+        return flow
+    raise ValueError(f"no flow: {flow}")

@@ -1,16 +1,17 @@
-"""Packet-ins of a real bridge, read from its management socket in OpenFlow 1.3."""
+"""What a real bridge says in OpenFlow 1.3, read from its management socket."""
 
 from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ondemand.messages import PacketIn
+from ondemand.messages import FlowRemoved, PacketIn
 
-_HELLO, _ECHO_REQUEST, _ECHO_REPLY = 0, 2, 3
-_SET_CONFIG, _PACKET_IN, _BARRIER_REQUEST, _BARRIER_REPLY = 9, 10, 20, 21
+_HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY = 0, 1, 2, 3
+_SET_CONFIG, _PACKET_IN, _FLOW_REMOVED, _BARRIER_REQUEST, _BARRIER_REPLY = 9, 10, 11, 20, 21
 _VERSION: Final = 4
 _TIMEOUT_S: Final = 5.0
 
@@ -34,56 +35,74 @@ _ADDRESSES: Final = {
 }
 
 
+@dataclass(slots=True)
+class Said:
+    """Messages in order: packet-ins, rules that left, errors as (type, code)."""
+
+    packet_ins: list[PacketIn] = field(default_factory=list)
+    removed: list[FlowRemoved] = field(default_factory=list)
+    errors: list[tuple[int, int]] = field(default_factory=list)
+
+
 class OpenFlowTap:
-    """A controller that never answers: it only asks for whole packets and keeps them."""
+    """A controller that does nothing by itself: it asks for whole packets and keeps what comes."""
 
     def __init__(self, management_socket: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_TIMEOUT_S)
         self._socket.connect(str(management_socket))
         self._buffer = b""
+        self._said = Said()
         self._send(_HELLO, b"")
         # A management connection gets packet-ins only once it has set a length (ovs-ofctl(8)).
         self._send(_SET_CONFIG, struct.pack(">HH", 0, 0xFFFF))
-        self.wait_for_barrier()
+        self.ask()
 
     def close(self) -> None:
         self._socket.close()
 
-    def wait_for_barrier(self) -> list[PacketIn]:
-        """Packet-ins that came before the switch answered a barrier."""
+    def ask(self, *messages: bytes) -> Said:
+        """Send whole messages and wait until the switch is done with them: what it said."""
+        self._socket.sendall(b"".join(messages))
         self._send(_BARRIER_REQUEST, b"")
-        found: list[PacketIn] = []
-        while True:
-            kind, body = self._receive()
-            if kind == _BARRIER_REPLY:
-                return found
-            if kind == _PACKET_IN:
-                found.append(parse_packet_in(body))
+        while self._receive() != _BARRIER_REPLY:
+            pass
+        return self._take()
 
-    def next_packet_in(self) -> PacketIn:
-        while True:
-            kind, body = self._receive()
-            if kind == _PACKET_IN:
-                return parse_packet_in(body)
+    def wait_for(self, frame: bytes) -> Said:
+        """What the switch said before the packet-in with this frame, which is left out."""
+        while not self._said.packet_ins or self._said.packet_ins[-1].data != frame:
+            self._receive()
+        del self._said.packet_ins[-1]
+        return self._take()
+
+    def _take(self) -> Said:
+        said, self._said = self._said, Said()
+        return said
 
     def _send(self, kind: int, body: bytes) -> None:
         self._socket.sendall(struct.pack(">BBHI", _VERSION, kind, 8 + len(body), 0) + body)
 
-    def _receive(self) -> tuple[int, bytes]:
-        """The next message that is no echo request, without its header."""
-        while True:
-            while len(self._buffer) < 8 or len(self._buffer) < self._length():
-                data = self._socket.recv(65536)
-                if not data:
-                    raise ConnectionResetError("the switch closed the management connection")
-                self._buffer += data
-            kind, length = self._buffer[1], self._length()
-            body = self._buffer[8:length]
-            self._buffer = self._buffer[length:]
-            if kind != _ECHO_REQUEST:
-                return kind, body
+    def _receive(self) -> int:
+        """Read one message, keep it if it is one of those wanted; its type."""
+        while len(self._buffer) < 8 or len(self._buffer) < self._length():
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("the switch closed the management connection")
+            self._buffer += data
+        kind, length = self._buffer[1], self._length()
+        body = self._buffer[8:length]
+        self._buffer = self._buffer[length:]
+        if kind == _ECHO_REQUEST:
             self._send(_ECHO_REPLY, body)
+        elif kind == _PACKET_IN:
+            self._said.packet_ins.append(parse_packet_in(body))
+        elif kind == _FLOW_REMOVED:
+            cookie, reason, table = struct.unpack_from(">QxxBB", body)
+            self._said.removed.append(FlowRemoved(cookie, table, reason))
+        elif kind == _ERROR:
+            self._said.errors.append(struct.unpack_from(">HH", body))
+        return kind
 
     def _length(self) -> int:
         return int.from_bytes(self._buffer[2:4], "big")

@@ -12,13 +12,14 @@ import os
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mininet_topos.lab_run import LabRun
 from mininet_topos.node import join_by_veth
 from mininet_topos.ovs_node import OvsNode
-from ondemand.messages import PacketIn
+from ondemand.messages import PacketIn, SetMeter
 from tests.support.openflow_tap import OpenFlowTap
 
 BRIDGE: Final = "br-twin"
@@ -30,8 +31,21 @@ _MARKER: Final = bytes.fromhex("ffffffffffff02000000000188b5")
 _TIMEOUT_S: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What came of a frame: (port, frame) of what was delivered, by port, and packet-ins."""
+
+    delivered: list[tuple[int, bytes]]
+    packet_ins: list[PacketIn]
+
+
 class RealBridge:
-    """Bridge ``br-twin`` with ports 1..n, filled with rules in the text of ovs-ofctl."""
+    """Bridge ``br-twin`` with ports 1..n, filled with rules in the text of ovs-ofctl.
+
+    Attributes:
+        node: the namespace with its own Open vSwitch, which the run closes.
+        tap: an OpenFlow connection to the bridge.
+    """
 
     def __init__(self, run: LabRun, ports: int) -> None:
         self.node = OvsNode(run, "twin")
@@ -48,36 +62,50 @@ class RealBridge:
                 *("--", "set", "Interface", f"in{port}", f"ofport_request={port}"),
             )
             self._sockets[port] = self._raw_socket(f"far{port}")
-        self._tap = OpenFlowTap(self.node.directory / f"{BRIDGE}.mgmt")
+        self.tap = OpenFlowTap(self.node.directory / f"{BRIDGE}.mgmt")
         self._markers = 0
 
     def close(self) -> None:
-        self._tap.close()
+        self.tap.close()
         for sock in self._sockets.values():
             sock.close()
 
-    def program(self, rules: Sequence[str], *, meters: Sequence[str] = ()) -> None:
-        """Replace all rules, meters and connections."""
+    def program(self, rules: Sequence[str], meters: Sequence[SetMeter] = ()) -> None:
+        """Replace all rules and meters; forget all connections."""
         self.node.ofctl("del-flows", BRIDGE)
-        self.node.ofctl("-OOpenFlow13", "del-meters", BRIDGE)
+        self.node.ofctl("del-meters", BRIDGE)
         for meter in meters:
-            self.node.ofctl("-OOpenFlow13", "add-meter", BRIDGE, meter)
+            band = f"band=type=drop,rate={meter.rate},burst_size={meter.burst}"
+            self.node.ofctl("add-meter", BRIDGE, f"meter={meter.meter},pktps,burst,{band}")
         ports = ",".join(["IN_PORT", *(f"output:{port}" for port in self._sockets)])
         marker = f"table=0,priority=65535,dl_type=0x88b5 actions={ports},controller:65535"
         self.node.add_flows(BRIDGE, marker, *rules)
         self.node.appctl("dpctl/flush-conntrack")
 
-    def inject(self, port: int, frame: bytes) -> tuple[list[tuple[int, bytes]], list[PacketIn]]:
-        """Send a frame into a port: ((port, frame) for each that came out, packet-ins)."""
+    def add(self, rules: Sequence[str]) -> None:
+        """Add rules, or put them in the place of those with the same match."""
+        self.node.add_flows(BRIDGE, *rules)
+
+    def inject(self, port: int, frame: bytes) -> Seen:
+        """A frame arrives at a port."""
+        self._sockets[port].send(frame)
+        return self._seen(port)
+
+    def packet_out(self, message: bytes) -> Seen:
+        """The controller sends a packet-out (a whole OpenFlow message)."""
+        said = self.tap.ask(message)
+        seen = self._seen(next(iter(self._sockets)))
+        return Seen(seen.delivered, [*said.packet_ins, *seen.packet_ins])
+
+    def _seen(self, port: int) -> Seen:
+        """Follow what was sent with a marker, and collect what came out before the marker did."""
         self._markers += 1
         marker = _MARKER + self._markers.to_bytes(8, "big") + bytes(40)
-        self._sockets[port].send(frame)
         self._sockets[port].send(marker)
-        out = [(number, data) for number in self._sockets for data in self._until(number, marker)]
-        packet_ins = []
-        while (packet_in := self._tap.next_packet_in()).data != marker:
-            packet_ins.append(packet_in)
-        return out, packet_ins
+        delivered = [
+            (number, data) for number in self._sockets for data in self._until(number, marker)
+        ]
+        return Seen(delivered, self.tap.wait_for(marker).packet_ins)
 
     def _until(self, port: int, marker: bytes) -> list[bytes]:
         """What the bridge sent to a port before the marker."""

@@ -43,7 +43,7 @@ def sample_rule(shape: Shape, rng: random.Random, sample: int = 1) -> Rule:
         shape,
         tuple(values[name] for name in shape.args),
         idle_timeout=rng.choice((0, 60, 0xFFFF)),
-        hard_timeout=rng.choice((0, 5, 0xFFFF)),
+        hard_timeout=rng.choice((0, 600, 0xFFFF)),
     )
 
 

@@ -195,6 +195,10 @@ class CloudBuilder:
             for name, vpc in self._vpcs.items()
         )
 
+    @property
+    def port_ids(self) -> list[str]:
+        return list(self._ports)
+
     def port_spec(self, name: str) -> PortSpec:
         return self._ports[name]
 
@@ -292,12 +296,12 @@ class SmallWorld:
 
     def put(self, name: str, record: Record) -> Applied:
         """Publish a record; the change arrives here. Ports that are plugged stay as they are."""
-        return self._changed(name, self.cache.apply(self.store.put(name, record)))
+        return self.changed(name, self.cache.apply(self.store.put(name, record)))
 
     def remove(self, name: str, key: str) -> Applied:
-        return self._changed(name, self.cache.apply(self.store.remove(name, key)))
+        return self.changed(name, self.cache.apply(self.store.remove(name, key)))
 
-    def _changed(self, name: str, applied: Applied) -> Applied:
+    def changed(self, name: str, applied: Applied) -> Applied:
         self.world.slice_changed(name)
         return applied
 

@@ -861,6 +861,26 @@ def test_a_second_agent_on_one_bridge_is_refused_at_once(switch, config):
         assert ovsdb.ensure_bridge().changes == ()
 
 
+def test_a_lock_lost_before_the_watch_is_told_by_the_watch(switch, config):
+    told = Told()
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge()
+        thief = subprocess.Popen(
+            ["ovsdb-client", "steal", switch.address, lock_name(config)],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            wait_for(lambda: ovsdb._link.idl.lock_lost, "the theft to be noticed")
+            ovsdb.watch(told.put)
+            assert LockLost("br-int") in told.next(2)
+        finally:
+            thief.terminate()
+            thief.wait(timeout=10)
+        # The lock comes back with the end of the other agent.
+        wait_for(lambda: not ovsdb._link.idl.lock_lost, "the lock to come back")
+        assert ovsdb.ensure_bridge().changes == ()
+
+
 HOLDER = """
 import sys, time
 from controller_app.ovsdb import BridgeConfig, Ovsdb

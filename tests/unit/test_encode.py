@@ -202,7 +202,7 @@ def test_delete_is_exact_and_in_all_tables():
 @pytest.mark.parametrize("tun_id", [0, 5001])
 @pytest.mark.parametrize("frame", [b"", bytes(range(61))])
 def test_packet_out_goes_through_the_first_table(base, tun_id, frame):
-    actions = [parser.NXActionResubmitTable(table_id=base)]
+    actions = [parser.OFPActionSetField(reg3=9), parser.NXActionResubmitTable(table_id=base)]
     if tun_id:
         actions.insert(0, parser.OFPActionSetField(tunnel_id=tun_id))
     theirs = parser.OFPPacketOut(
@@ -212,17 +212,17 @@ def test_packet_out_goes_through_the_first_table(base, tun_id, frame):
         actions=actions,
         data=frame,
     )
-    ours = Encoder(PIPELINES[base]).packet_out(7, tun_id, frame)
+    ours = Encoder(PIPELINES[base]).packet_out(7, tun_id, frame, 9)
     assert ours.hex(" ") == serialized(theirs, xid=0).hex(" ")
 
 
 @pytest.mark.parametrize(
-    ("in_port", "tun_id", "size"), [(7, 0, 65496), (-1, 0, 60), (1 << 32, 0, 60), (7, 1 << 64, 60)]
+    ("in_port", "tun_id", "size"), [(7, 0, 65480), (-1, 0, 60), (1 << 32, 0, 60), (7, 1 << 64, 60)]
 )
 def test_a_packet_out_that_does_not_fit_is_refused(in_port, tun_id, size):
     with pytest.raises(EncodeError, match="packet-out"):
-        Encoder(PIPELINES[0]).packet_out(in_port, tun_id, bytes(size))
-    assert len(Encoder(PIPELINES[0]).packet_out(7, 0, bytes(65495))) == 65535
+        Encoder(PIPELINES[0]).packet_out(in_port, tun_id, bytes(size), 9)
+    assert len(Encoder(PIPELINES[0]).packet_out(7, 0, bytes(65479), 9)) == 65535
 
 
 def test_barrier():
@@ -259,7 +259,7 @@ def test_effects_are_one_buffer_in_the_promised_order():
         after_barrier=[(COOKIE + 4, rules[2])],
         warnings=["not for the switch"],
     )
-    assert encode_effects(effects, encoder, set()) == b"".join(
+    assert encode_effects(effects, encoder, set(), 9) == b"".join(
         (
             encoder.delete(COOKIE),
             encoder.delete(COOKIE + 1),
@@ -267,8 +267,8 @@ def test_effects_are_one_buffer_in_the_promised_order():
             encoder.meter_mod(SetMeter(4, 50, 10), exists=False),
             encoder.add(rules[0], COOKIE + 2),
             encoder.add(rules[1], COOKIE + 3),
-            encoder.packet_out(3, 0, b"frame"),
-            encoder.packet_out(4, 77, b"other"),
+            encoder.packet_out(3, 0, b"frame", 9),
+            encoder.packet_out(4, 77, b"other", 9),
             encoder.barrier(0),
             encoder.add(rules[2], COOKIE + 4),
         )

@@ -1,0 +1,91 @@
+"""The agent as a process of its own, without OVSDB: what a port's arrival would tell comes as options.
+
+All else is what ``ondemand run`` runs: the engine, the slice store, os-ken with the hot connection,
+and the collector's settings.
+
+    python -m benchmarks.agent_process --port PORT --store FILE --ports N
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from benchmarks import vpc
+from controller_app.agent import Agent
+from controller_app.hot_listener import install
+from controller_app.ovsdb_ports import PortSeen, TunnelSeen
+from controller_app.run import GC_THRESHOLDS
+from controller_app.sqlite_store import SqliteStore
+from ondemand.addresses import parse_ip
+from ondemand.engine import Engine
+from ondemand.settings import Settings
+
+#: How the fake switch calls itself, and its port that leads to other hosts.
+DATAPATH_ID = 0x0D5E
+TUNNEL_PORT = 1000
+IDLE_S = 0.05
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.agent_process")
+    parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
+    parser.add_argument("--store", type=Path, required=True, help="slice store (benchmarks.vpc)")
+    parser.add_argument("--ports", type=int, required=True, help="local ports that are plugged in")
+    parser.add_argument("--match", choices=("service", "connection"), default="service")
+    parser.add_argument("--status", type=Path, help="write the agent's counters here at the end")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    # Imported as late as the agent's own command does it: os-ken reads its options at import.
+    from os_ken import cfg  # noqa: PLC0415
+    from os_ken.base.app_manager import AppManager  # noqa: PLC0415
+    from os_ken.ofproto import ofproto_protocol, ofproto_v1_3  # noqa: PLC0415
+
+    cfg.CONF([], project="ondemand", default_config_files=[])
+    manager = AppManager.get_instance()
+    manager.load_apps(["os_ken.controller.ofp_handler"])
+    cfg.CONF.set_override("ofp_listen_host", "127.0.0.1")
+    cfg.CONF.set_override("ofp_tcp_listen_port", options.port)
+    ofproto_protocol.set_app_supported_versions([ofproto_v1_3.OFP_VERSION])
+
+    engine = Engine(
+        host=vpc.HOST,
+        tunnel_ip=parse_ip(vpc.TUNNEL_IP),
+        settings=Settings(match_connection=options.match == "connection"),
+        round_number=1,
+        first_epoch=1,
+    )
+    agent = Agent(engine, SqliteStore(options.store))
+    agent.serve_switch(DATAPATH_ID)
+    agent.post(TunnelSeen("vxlan0", TUNNEL_PORT))
+    for number in range(1, options.ports + 1):
+        agent.post(PortSeen(vpc.port_id(number), f"tap{number}", number, None))
+    install(agent)
+    manager.instantiate_apps(**manager.create_contexts())
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    while not stop.wait(IDLE_S):
+        agent.idle()
+    if options.status is not None:
+        options.status.write_text(json.dumps(agent.status()))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    # os-ken's threads are no daemons; only the end of the process ends them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,215 @@
+"""A compute host as its own agent would see it, read from a slice store when it is asked for.
+
+The agent's slice cache and world are filled through the source contract, one need after the other, so
+that the decisions run on exactly what they run on in the agent. Numbers that only a running switch has
+(zones, OpenFlow ports, epochs) are placeholders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, TypeVar
+
+from ondemand.addresses import format_ip
+from ondemand.codec import RecordError, decode_record
+from ondemand.goal_problems import did_you_mean
+from ondemand.local_ports import LocalPort
+from ondemand.records import Claim, Neighbor, Port, port_key
+from ondemand.settings import Settings
+from ondemand.slice_cache import Applied, SliceCache, neighbor_place
+from ondemand.slices import Lookup, SliceKind, Snapshot, host_slice, kind_of, vpc_slice
+from ondemand.verdict import Need
+from ondemand.world import World
+
+#: A decision needs a handful of records: a neighbor, a MAC pointer, the VPC, some groups. A source
+#: that goes on saying that one more is missing is broken.
+MAX_NEEDS: Final = 1_000
+
+_T = TypeVar("_T")
+
+
+class ExplainError(Exception):
+    """The question cannot be answered; the message names the thing and the mend."""
+
+
+class Summary(Protocol):
+    """A slice in a listing."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Store(Protocol):
+    """The part of a slice source that is read here, and a listing of what is in it."""
+
+    def get(self, name: str, key: str) -> Lookup: ...
+
+    def snapshot(self, name: str) -> Snapshot: ...
+
+    def summaries(self) -> Iterable[Summary]: ...
+
+
+def host_of_port(store: Store, port_id: str, only_host: str | None = None) -> str:
+    """The host whose slice has this port.
+
+    Raises:
+        ExplainError: none has it, or several have.
+        SourceError: the store cannot be read.
+    """
+    hosts = _hosts(store)
+    if only_host is not None:
+        if only_host not in hosts:
+            hint = did_you_mean(only_host, hosts) or _there_are("hosts", hosts)
+            raise ExplainError(f"the store has no host {only_host!r}{hint}")
+        hosts = [only_host]
+    found = [h for h in hosts if store.get(host_slice(h), port_key(port_id)).payload is not None]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ExplainError(
+            f"port {port_id!r} is bound on the hosts {', '.join(found)}: say on which, with --host"
+        )
+    where = f"host {only_host!r}" if only_host is not None else "no host of the store"
+    ids = [
+        key.removeprefix("port/") for h in hosts for key in store.snapshot(host_slice(h)).records
+    ]
+    hint = did_you_mean(port_id, ids) or _there_are("ports", sorted(ids))
+    verb = "has no port" if only_host is not None else "has a port"
+    raise ExplainError(f"{where} {verb} {port_id!r}{hint}")
+
+
+def has_port(store: Store, port_id: str) -> str | None:
+    """The host whose slice has this port, None when no host has it or several have."""
+    try:
+        return host_of_port(store, port_id)
+    except ExplainError:
+        return None
+
+
+def _hosts(store: Store) -> list[str]:
+    names = [one.name for one in store.summaries()]
+    return sorted(n.partition("/")[2] for n in names if kind_of(n) is SliceKind.HOST)
+
+
+def _there_are(what: str, names: list[str]) -> str:
+    if not names:
+        return f"; it has no {what} at all"
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"; it has {', '.join(names[:10])}{more}"
+
+
+class HostView:
+    """One host with every port of one VPC plugged.
+
+    Attributes:
+        host: its name.
+        world: what decisions read; ``ask`` fills it.
+        tunnel_port: placeholder for the OpenFlow port of the VXLAN interface.
+        problems: records that count as missing, one sentence each.
+    """
+
+    def __init__(self, store: Store, host: str, port_id: str) -> None:
+        """A view of ``host``, around the port ``port_id``, which gets the first zone.
+
+        Raises:
+            ExplainError: the port cannot be active: its record or its subnet is missing or broken.
+            SourceError: the store cannot be read.
+        """
+        self.host = host
+        self.problems: list[str] = []
+        self._store = store
+        cache = SliceCache(Settings().neighbor_cache_bytes)
+        self.world = World(cache, b"")
+        self._take(host_slice(host))
+        records = cache.whole(host_slice(host)) or {}
+        port = records.get(port_key(port_id))
+        if not isinstance(port, Port):
+            reason = "; ".join(self.problems) or "it is not there"
+            raise ExplainError(f"port {port_id!r} of host {host!r} cannot be used: {reason}")
+        self._take(vpc_slice(port.vpc))
+        ports = [r for r in records.values() if isinstance(r, Port) and r.vpc == port.vpc]
+        ports.sort(key=lambda one: (one.id != port_id, one.id))
+        self.world.tunnel_ip = self._tunnel_ip(ports)
+        self._plug(ports)
+        self.tunnel_port = len(ports) + 1
+        if port_id not in self.world.ports:
+            raise ExplainError(
+                f"port {port_id!r} is in subnet {port.subnet!r}, which slice"
+                f" {vpc_slice(port.vpc)!r} does not have: no agent gives it rules until it does"
+            )
+
+    def ask(self, question: Callable[[], _T | Need]) -> _T:
+        """The answer to a decision, fetching what it needs.
+
+        Raises:
+            ExplainError: it needs the same thing again and again.
+            SourceError: the store cannot be read.
+        """
+        asked: set[Need] = set()
+        for _ in range(MAX_NEEDS):
+            answer = question()
+            if not isinstance(answer, Need):
+                return answer
+            if answer in asked:
+                break
+            asked.add(answer)
+            if answer.key:
+                applied, _ = self.world.cache.put(self._store.get(answer.slice, answer.key))
+                self._note(applied)
+            else:
+                self._take(answer.slice)
+        raise ExplainError(f"the store answers, but {answer.slice!r} {answer.key!r} stays unknown")
+
+    def _take(self, name: str) -> None:
+        """Hold a whole slice."""
+        self.world.cache.hold(name)
+        self._note(self.world.cache.apply(self._store.snapshot(name)))
+        self.world.slice_changed(name)
+
+    def _note(self, applied: Applied) -> None:
+        self.problems += [f"{error}; it counts as missing" for error in applied.errors]
+
+    def _plug(self, ports: list[Port]) -> None:
+        topology = self.world.topology(ports[0].vpc)
+        if topology is None:
+            return
+        self.problems += topology.problems
+        for number, record in enumerate(ports, start=1):
+            subnet = topology.subnets.get(record.subnet)
+            if subnet is not None:
+                self.world.add_port(LocalPort(record, subnet, ofport=number, zone=number, epoch=1))
+
+    def _tunnel_ip(self, ports: list[Port]) -> bytes:
+        """This host's tunnel address, which only records about its ports tell; b"" when none does."""
+        for port in ports:
+            for ip in port.fixed_ips:
+                neighbor = self._peek(*neighbor_place(port.vpc, ip))
+                if isinstance(neighbor, Neighbor) and neighbor.port == port.id:
+                    return neighbor.host
+        mine = {port.id for port in ports}
+        for record in (self.world.cache.whole(vpc_slice(ports[0].vpc)) or {}).values():
+            if isinstance(record, Claim) and record.port in mine:
+                return record.host
+        return b""
+
+    def _peek(self, name: str, key: str) -> Any:
+        """A record without entering it into the cache: what a decision reads, it asks for itself."""
+        payload = self._store.get(name, key).payload
+        if payload is None:
+            return None
+        try:
+            return decode_record(name, key, payload)
+        except RecordError:
+            return None
+
+
+def placeholders(view: HostView) -> dict[str, Any]:
+    """The numbers in rules that stand for those of a running switch."""
+    return {
+        "host": view.host,
+        "tunnel_ip": format_ip(view.world.tunnel_ip) if view.world.tunnel_ip else None,
+        "tunnel_port": view.tunnel_port,
+        "ports": {
+            p.record.id: {"zone": p.zone, "ofport": p.ofport} for p in view.world.ports.values()
+        },
+    }
