@@ -46,7 +46,7 @@ def build(name: str) -> Path:
         if result.returncode:
             raise BuildError(f"{compiler} cannot compile {name}.c:\n{result.stderr.strip()}")
         # Whole or not at all: another run may be building the same.
-        os.replace(made, program)
+        made.replace(program)
     return program
 
 

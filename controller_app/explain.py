@@ -7,23 +7,20 @@ its ``RuleMaker``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
 
 from controller_app.explain_flow import parse_flow
 from controller_app.explain_packet import Packet, complete, conntrack_refuses, lookup
 from controller_app.explain_reads import (
-    DecidingRule,
-    Read,
     deciding_rule,
     port_of_tag,
-    reads_of,
     who_is_allowed,
 )
+from controller_app.explain_steps import Explanation, Step, StepLog
 from controller_app.explain_store import HostView, Store, has_port, host_of_port
 from controller_app.explain_words import REASONS, source_sentence
 from ondemand.addresses import format_ip, format_mac
-from ondemand.decide import judge, locate, resolve, way_back
+from ondemand.decide import way_back
 from ondemand.flow import Flow, NoFlow
 from ondemand.local_ports import LocalPort
 from ondemand.pipeline import Pipeline, Table
@@ -37,62 +34,13 @@ from ondemand.verdict import (
     Deny,
     GatewayEcho,
     Local,
-    NoAnswer,
     NoLocation,
     Reason,
     Tunnel,
 )
 from rule_cache.fields import Field
-from rule_cache.rule import Resubmit, Rule
+from rule_cache.rule import Resubmit
 from rule_cache.tags import Tag
-
-#: A step that cannot forbid anything: where the answer will go.
-WAY_BACK: Final = "way back"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One decision.
-
-    ``reason`` is the name of the counter that a denial goes to; ``rule`` the security rule that allowed
-    it, ``flows`` what the agent of ``host`` installs for it, in ovs-ofctl text.
-    """
-
-    name: str
-    host: str
-    port: str
-    allowed: bool
-    sentence: str
-    reason: str | None = None
-    rule: DecidingRule | None = None
-    remarks: tuple[str, ...] = ()
-    reads: tuple[Read, ...] = ()
-    flows: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The answer: ``views`` are the hosts that the packet passes, the sender's first."""
-
-    port: str
-    packet: Packet
-    match: str
-    steps: tuple[Step, ...]
-    views: tuple[HostView, ...]
-
-    @property
-    def denial(self) -> Step | None:
-        """The step that forbids the packet, None when it arrives."""
-        return next((step for step in self.steps if not step.allowed), None)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(problem for view in self.views for problem in view.problems))
-
-    def flows(self, host: str) -> list[str]:
-        """The rules that the agent of a host installs, each once, in order."""
-        flows = [flow for step in self.steps if step.host == host for flow in step.flows]
-        return list(dict.fromkeys(flows))
 
 
 def explain(
@@ -126,14 +74,14 @@ def explain(
     walk = _Walk(store, settings, view, port_id)
     packet = walk.run(packet)
     match = "connection" if match_connection else "service"
-    return Explanation(port_id, packet, match, tuple(walk.steps), tuple(walk.views))
+    return Explanation(port_id, packet, match, tuple(walk.log.steps), tuple(walk.views))
 
 
 class _Walk:
     """The way of one packet; collects the steps."""
 
     def __init__(self, store: Store, settings: Settings, view: HostView, port_id: str) -> None:
-        self.steps: list[Step] = []
+        self.log = StepLog()
         self.views = [view]
         self._store = store
         self._settings = settings
@@ -172,21 +120,21 @@ class _Walk:
             f"{format_ip(packet.dst)} is not in subnet {subnet.id!r}, which has no IPv{packet.family}"
             " gateway: the VM has nobody to send it to (give dl_dst if it has)"
         )
-        self._add("resolve", view, port, sentence, allowed=False, reason="no_gateway")
+        self.log.add("resolve", view, port, sentence, allowed=False, reason="no_gateway")
         return None
 
     def _resolve(self, view: HostView, port: LocalPort, target: bytes) -> bytes | None:
-        answer = view.ask(lambda: resolve(view.world, port, target))
+        answer = view.resolve(port, target)
         protocol = "ARP" if len(target) == 4 else "neighbor discovery"
         asked = f"{protocol} for {format_ip(target)}"
         flows = [self._maker(view).for_resolution(port, target, answer)]
         if isinstance(answer, Answer):
             who = "the gateway" if answer.router else "a neighbor"
             sentence = f"{asked} is answered with {format_mac(answer.mac)}, {who}"
-            self._add("resolve", view, port, sentence, tags=answer.tags, flows=flows)
+            self.log.add("resolve", view, port, sentence, tags=answer.tags, flows=flows)
             return answer.mac
         sentence = f"{asked} is not answered: {REASONS[answer.reason]}"
-        self._deny("resolve", view, port, sentence, answer, flows)
+        self.log.deny("resolve", view, port, sentence, answer, flows)
         return None
 
     # -- may it be sent --------------------------------------------------------------------------
@@ -199,7 +147,7 @@ class _Walk:
         rule = lookup(rules, table, packet.fields() | {Field.REG6: port.zone})
         allowed = rule is not None and any(isinstance(a, Resubmit) for a in rule.shape.actions)
         remark = f"no rule of table {table} matches" if rule is None else f"decided by {rule}"
-        self._add(
+        self.log.add(
             "source",
             view,
             port,
@@ -216,15 +164,17 @@ class _Walk:
         name = at.name.lower()
         if not port.record.port_security:
             sentence = "the port has no port security: no security group applies"
-            self._add(name, view, port, sentence, tags=(port.tag,))
+            self.log.add(name, view, port, sentence, tags=(port.tag,))
             return True
         refusal, remark = conntrack_refuses(packet)
         flow = packet.flow_at(at)
         if refusal is not None or isinstance(flow, NoFlow):
             sentence = refusal or "the packet belongs to no connection"
-            self._add(name, view, port, sentence, allowed=False, reason=NoFlow.INVALID_STATE.value)
+            self.log.add(
+                name, view, port, sentence, allowed=False, reason=NoFlow.INVALID_STATE.value
+            )
             return False
-        verdict = view.ask(lambda: judge(view.world, port, flow))
+        verdict = view.judge(port, flow)
         flows = self._maker(view).for_verdict(port, flow, verdict)
         remarks = [remark] if remark else []
         if flow.reply:
@@ -234,11 +184,11 @@ class _Walk:
             )
         if isinstance(verdict, Deny):
             remarks.append(self._why(view, port, flow, verdict))
-            self._deny(name, view, port, REASONS[verdict.reason], verdict, flows, tuple(remarks))
+            self.log.deny(name, view, port, REASONS[verdict.reason], verdict, flows, tuple(remarks))
             return False
         rule = deciding_rule(view, verdict.rule) if isinstance(verdict.rule, RuleRef) else None
         sentence = f"allowed by rule {rule.text}" if rule else f"allowed always: {verdict.rule}"
-        self._add(
+        self.log.add(
             name,
             view,
             port,
@@ -262,18 +212,18 @@ class _Walk:
     # -- where does it go ------------------------------------------------------------------------
 
     def _onward(self, view: HostView, port: LocalPort, packet: Packet) -> None:
-        location = view.ask(lambda: locate(view.world, port, packet.eth_dst, packet.dst))
+        location = view.locate(port, packet.eth_dst, packet.dst)
         make = self._maker(view).for_location
         vni = port.subnet.vni
         if isinstance(location, GatewayEcho) and not packet.is_echo_request:
             location = NoLocation(Reason.GATEWAY, location.tags)
         flows = [make(view.world.ports, vni, packet.eth_dst, packet.dst, location)]
         if isinstance(location, NoLocation):
-            self._deny("location", view, port, REASONS[location.reason], location, flows)
+            self.log.deny("location", view, port, REASONS[location.reason], location, flows)
             return
         if isinstance(location, GatewayEcho):
             sentence = "the gateway itself answers"
-            self._add("location", view, port, sentence, tags=location.tags, flows=flows)
+            self.log.add("location", view, port, sentence, tags=location.tags, flows=flows)
             return
         target_id = location.port if isinstance(location, Local) else _port_found(location.tags)
         routed = "" if location.rewrite is None else ", routed"
@@ -282,7 +232,7 @@ class _Walk:
         else:
             place = "on this host"
         sentence = f"port {target_id} {place}{routed}"
-        self._add("location", view, port, sentence, tags=location.tags, flows=flows)
+        self.log.add("location", view, port, sentence, tags=location.tags, flows=flows)
         there = view if isinstance(location, Local) else self._arrive(target_id, location)
         if there is not None:
             target = there.world.ports[target_id]
@@ -299,9 +249,14 @@ class _Walk:
                 f" {format_ip(location.host)} has no rules for it"
             )
             step = Step(
-                "ingress", format_ip(location.host), port_id, False, sentence, "unknown_port"
+                name="ingress",
+                host=format_ip(location.host),
+                port=port_id,
+                allowed=False,
+                sentence=sentence,
+                reason="unknown_port",
             )
-            self.steps.append(step)
+            self.log.steps.append(step)
             return None
         there = HostView(self._store, host, port_id)
         self.views.append(there)
@@ -310,74 +265,21 @@ class _Walk:
     def _way_back(self, view: HostView, port: LocalPort, packet: Packet) -> None:
         """What the agent settles in the same go: where the port's answer will go."""
         mac = way_back(port, packet.eth_src, packet.src)
-        location = view.ask(lambda: locate(view.world, port, mac, packet.src))
+        location = view.locate(port, mac, packet.src)
         if isinstance(location, NoLocation | GatewayEcho):
             reason = Reason.GATEWAY if isinstance(location, GatewayEcho) else location.reason
             sentence = f"no location of the answer to {format_ip(packet.src)}: {REASONS[reason]}"
-            self._add(WAY_BACK, view, port, sentence, tags=location.tags)
+            self.log.add("way back", view, port, sentence, tags=location.tags)
             return
         make = self._maker(view).for_location
         flows = [make(view.world.ports, port.subnet.vni, mac, packet.src, location)]
         sentence = f"the answer to {format_ip(packet.src)} goes to {format_mac(mac)}"
-        self._add(WAY_BACK, view, port, sentence, tags=location.tags, flows=flows)
-
-    # -- steps -----------------------------------------------------------------------------------
+        self.log.add("way back", view, port, sentence, tags=location.tags, flows=flows)
 
     def _maker(self, view: HostView) -> RuleMaker:
         maker = RuleMaker(self._pipeline, self._settings)
         maker.tunnel_port = view.tunnel_port
         return maker
-
-    def _deny(
-        self,
-        name: str,
-        view: HostView,
-        port: LocalPort,
-        sentence: str,
-        found: Deny | NoAnswer | NoLocation,
-        flows: list[Rule],
-        remarks: tuple[str, ...] = (),
-    ) -> None:
-        self._add(
-            name,
-            view,
-            port,
-            sentence,
-            allowed=False,
-            reason=found.reason.value,
-            remarks=remarks,
-            tags=found.tags,
-            flows=flows,
-        )
-
-    def _add(
-        self,
-        name: str,
-        view: HostView,
-        port: LocalPort,
-        sentence: str,
-        *,
-        allowed: bool = True,
-        reason: str | None = None,
-        rule: DecidingRule | None = None,
-        remarks: tuple[str, ...] = (),
-        tags: tuple[Tag, ...] = (),
-        flows: list[Rule] | None = None,
-    ) -> None:
-        self.steps.append(
-            Step(
-                name=name,
-                host=view.host,
-                port=port.record.id,
-                allowed=allowed,
-                sentence=sentence,
-                reason=reason,
-                rule=rule,
-                remarks=remarks,
-                reads=reads_of(view, tags),
-                flows=tuple(str(flow) for flow in flows or ()),
-            )
-        )
 
 
 def _port_found(tags: tuple[Tag, ...]) -> str:

@@ -7,25 +7,34 @@ that the decisions run on exactly what they run on in the agent. Numbers that on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 
-from ondemand.addresses import format_ip
 from ondemand.codec import RecordError, decode_record
+from ondemand.decide import judge, locate, resolve
+from ondemand.flow import Flow
 from ondemand.goal_problems import did_you_mean
 from ondemand.local_ports import LocalPort
 from ondemand.records import Claim, Neighbor, Port, port_key
 from ondemand.settings import Settings
 from ondemand.slice_cache import Applied, SliceCache, neighbor_place
 from ondemand.slices import Lookup, SliceKind, Snapshot, host_slice, kind_of, vpc_slice
-from ondemand.verdict import Need
+from ondemand.verdict import (
+    Allow,
+    Answer,
+    Deny,
+    GatewayEcho,
+    Local,
+    Need,
+    NoAnswer,
+    NoLocation,
+    Tunnel,
+)
 from ondemand.world import World
 
 #: A decision needs a handful of records: a neighbor, a MAC pointer, the VPC, some groups. A source
 #: that goes on saying that one more is missing is broken.
 MAX_NEEDS: Final = 1_000
-
-_T = TypeVar("_T")
 
 
 class ExplainError(Exception):
@@ -99,11 +108,12 @@ def _there_are(what: str, names: list[str]) -> str:
 
 
 class HostView:
-    """One host with every port of one VPC plugged.
+    """One host with every port of one VPC plugged. Its questions raise SourceError, and ExplainError
+    when the store never gives what it is asked for.
 
     Attributes:
         host: its name.
-        world: what decisions read; ``ask`` fills it.
+        world: what decisions read; asking fills it.
         tunnel_port: placeholder for the OpenFlow port of the VXLAN interface.
         problems: records that count as missing, one sentence each.
     """
@@ -118,6 +128,7 @@ class HostView:
         self.host = host
         self.problems: list[str] = []
         self._store = store
+        self._fetched: set[Need] = set()
         cache = SliceCache(Settings().neighbor_cache_bytes)
         self.world = World(cache, b"")
         self._take(host_slice(host))
@@ -138,27 +149,36 @@ class HostView:
                 f" {vpc_slice(port.vpc)!r} does not have: no agent gives it rules until it does"
             )
 
-    def ask(self, question: Callable[[], _T | Need]) -> _T:
-        """The answer to a decision, fetching what it needs.
+    def resolve(self, port: LocalPort, target: bytes) -> Answer | NoAnswer:
+        """As ``ondemand.decide.resolve``, with all that it needs."""
+        while isinstance(answer := resolve(self.world, port, target), Need):
+            self._fetch(answer)
+        return answer
 
-        Raises:
-            ExplainError: it needs the same thing again and again.
-            SourceError: the store cannot be read.
-        """
-        asked: set[Need] = set()
-        for _ in range(MAX_NEEDS):
-            answer = question()
-            if not isinstance(answer, Need):
-                return answer
-            if answer in asked:
-                break
-            asked.add(answer)
-            if answer.key:
-                applied, _ = self.world.cache.put(self._store.get(answer.slice, answer.key))
-                self._note(applied)
-            else:
-                self._take(answer.slice)
-        raise ExplainError(f"the store answers, but {answer.slice!r} {answer.key!r} stays unknown")
+    def judge(self, port: LocalPort, flow: Flow) -> Allow | Deny:
+        """As ``ondemand.decide.judge``, with all that it needs."""
+        while isinstance(verdict := judge(self.world, port, flow), Need):
+            self._fetch(verdict)
+        return verdict
+
+    def locate(
+        self, port: LocalPort, eth_dst: bytes, ip_dst: bytes
+    ) -> Tunnel | Local | GatewayEcho | NoLocation:
+        """As ``ondemand.decide.locate``, with all that it needs."""
+        while isinstance(location := locate(self.world, port, eth_dst, ip_dst), Need):
+            self._fetch(location)
+        return location
+
+    def _fetch(self, need: Need) -> None:
+        """Fetch what a decision needs. Each thing once, so that asking comes to an end."""
+        if need in self._fetched or len(self._fetched) >= MAX_NEEDS:
+            raise ExplainError(f"the store answers, but {need.slice!r} {need.key!r} stays unknown")
+        self._fetched.add(need)
+        if need.key:
+            applied, _ = self.world.cache.put(self._store.get(need.slice, need.key))
+            self._note(applied)
+        else:
+            self._take(need.slice)
 
     def _take(self, name: str) -> None:
         """Hold a whole slice."""
@@ -201,15 +221,3 @@ class HostView:
             return decode_record(name, key, payload)
         except RecordError:
             return None
-
-
-def placeholders(view: HostView) -> dict[str, Any]:
-    """The numbers in rules that stand for those of a running switch."""
-    return {
-        "host": view.host,
-        "tunnel_ip": format_ip(view.world.tunnel_ip) if view.world.tunnel_ip else None,
-        "tunnel_port": view.tunnel_port,
-        "ports": {
-            p.record.id: {"zone": p.zone, "ofport": p.ofport} for p in view.world.ports.values()
-        },
-    }

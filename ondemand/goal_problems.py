@@ -48,8 +48,9 @@ class GoalStateError(ValueError):
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
     """A hint to append to an error, empty when nothing is close."""
-    close = difflib.get_close_matches(value, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(value.casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
 class Problems:

@@ -1,7 +1,9 @@
 """Which matches Open vSwitch refuses (OFPBMC_BAD_PREREQ; ovs-fields(7), "Prerequisites").
 
 The rules for ct_state are not in the manual; they were observed: ``+trk`` alone does not make the
-original tuple a thing to match, since an invalid packet has none.
+original tuple a thing to match, since an invalid packet has none. One refusal is the fake's own: a
+match on ct_tp_src or ct_tp_dst without ct_nw_proto is taken by the switch, which then leaves the port
+out and matches more than was asked for.
 """
 
 from __future__ import annotations

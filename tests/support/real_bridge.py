@@ -20,7 +20,7 @@ from mininet_topos.lab_run import LabRun
 from mininet_topos.node import join_by_veth
 from mininet_topos.ovs_node import OvsNode
 from ondemand.messages import PacketIn, SetMeter
-from tests.support.openflow_tap import OpenFlowTap
+from tests.support.openflow_tap import OpenFlowTap, Said
 
 BRIDGE: Final = "br-twin"
 
@@ -44,7 +44,6 @@ class RealBridge:
 
     Attributes:
         node: the namespace with its own Open vSwitch, which the run closes.
-        tap: an OpenFlow connection to the bridge.
     """
 
     def __init__(self, run: LabRun, ports: int) -> None:
@@ -62,11 +61,11 @@ class RealBridge:
                 *("--", "set", "Interface", f"in{port}", f"ofport_request={port}"),
             )
             self._sockets[port] = self._raw_socket(f"far{port}")
-        self.tap = OpenFlowTap(self.node.directory / f"{BRIDGE}.mgmt")
+        self._tap = OpenFlowTap(self.node.directory / f"{BRIDGE}.mgmt")
         self._markers = 0
 
     def close(self) -> None:
-        self.tap.close()
+        self._tap.close()
         for sock in self._sockets.values():
             sock.close()
 
@@ -81,10 +80,18 @@ class RealBridge:
         marker = f"table=0,priority=65535,dl_type=0x88b5 actions={ports},controller:65535"
         self.node.add_flows(BRIDGE, marker, *rules)
         self.node.appctl("dpctl/flush-conntrack")
+        self._forget_megaflows()
 
     def add(self, rules: Sequence[str]) -> None:
         """Add rules, or put them in the place of those with the same match."""
         self.node.add_flows(BRIDGE, *rules)
+        self._forget_megaflows()
+
+    def send(self, *messages: bytes) -> Said:
+        """Send whole OpenFlow messages; what the switch said until it was done with them."""
+        said = self._tap.ask(*messages)
+        self._forget_megaflows()
+        return said
 
     def inject(self, port: int, frame: bytes) -> Seen:
         """A frame arrives at a port."""
@@ -93,9 +100,13 @@ class RealBridge:
 
     def packet_out(self, message: bytes) -> Seen:
         """The controller sends a packet-out (a whole OpenFlow message)."""
-        said = self.tap.ask(message)
+        said = self._tap.ask(message)
         seen = self._seen(next(iter(self._sockets)))
         return Seen(seen.delivered, [*said.packet_ins, *seen.packet_ins])
+
+    def _forget_megaflows(self) -> None:
+        """Packets go by the new rules at once, not only when a revalidator has come round."""
+        self.node.appctl("revalidator/purge")
 
     def _seen(self, port: int) -> Seen:
         """Follow what was sent with a marker, and collect what came out before the marker did."""
@@ -105,7 +116,7 @@ class RealBridge:
         delivered = [
             (number, data) for number in self._sockets for data in self._until(number, marker)
         ]
-        return Seen(delivered, self.tap.wait_for(marker).packet_ins)
+        return Seen(delivered, self._tap.wait_for(marker).packet_ins)
 
     def _until(self, port: int, marker: bytes) -> list[bytes]:
         """What the bridge sent to a port before the marker."""

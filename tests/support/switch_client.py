@@ -57,12 +57,16 @@ class SwitchClient:
             found += self.receive()
         return [m for m in found if m != answer and m[1] != _HELLO]
 
-    def next(self, kind: int) -> bytes:
-        """The next message of this type; those before it are dropped."""
-        while True:
-            for data in self.receive():
-                if data[1] == kind:
-                    return data
+    def wait_for(self, kind: int, count: int = 1) -> list[bytes]:
+        """The messages up to the ``count``-th of this type, of which only those are returned.
+
+        Some come after the answer to a barrier: the switch reports a removal when its threads have
+        forgotten the rule.
+        """
+        found: list[bytes] = []
+        while len(found) < count:
+            found += [m for m in self.receive() if m[1] == kind]
+        return found
 
     def close(self) -> None:
         self._socket.close()

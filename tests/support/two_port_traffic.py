@@ -60,23 +60,35 @@ from tests.support.two_ports import (
 
 #: (port at which it arrives, frame)
 Step = tuple[int, bytes]
+#: Keyword arguments of the builders in ``frame_builder``.
+Values = dict[str, Any]
 
 # Addresses of a frame, for the builders: between A and B, and from A by way of the gateway.
-A_TO_B: Final = {"src": IP4_A, "dst": IP4_B, "eth_src": MAC_A, "eth_dst": MAC_B}
-B_TO_A: Final = {"src": IP4_B, "dst": IP4_A, "eth_src": MAC_B, "eth_dst": MAC_A}
-A_TO_B6: Final = {"src": IP6_A, "dst": IP6_B, "eth_src": MAC_A, "eth_dst": MAC_B}
-B_TO_A6: Final = {"src": IP6_B, "dst": IP6_A, "eth_src": MAC_B, "eth_dst": MAC_A}
-A_TO_GATEWAY: Final = {"src": IP4_A, "dst": GATEWAY4, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
-A_TO_GATEWAY6: Final = {"src": IP6_A, "dst": GATEWAY6, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
-A_TO_C: Final = {"src": IP4_A, "dst": IP4_C, "eth_src": MAC_A, "eth_dst": MAC_C}
-A_TO_C6: Final = {"src": IP6_A, "dst": IP6_C, "eth_src": MAC_A, "eth_dst": MAC_C}
-A_TO_D: Final = {"src": IP4_A, "dst": IP4_D, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
-A_TO_D6: Final = {"src": IP6_A, "dst": IP6_D, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
-A_TO_B2: Final = {"src": IP4_A, "dst": IP4_B2, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
+A_TO_B: Final[Values] = {"src": IP4_A, "dst": IP4_B, "eth_src": MAC_A, "eth_dst": MAC_B}
+B_TO_A: Final[Values] = {"src": IP4_B, "dst": IP4_A, "eth_src": MAC_B, "eth_dst": MAC_A}
+A_TO_B6: Final[Values] = {"src": IP6_A, "dst": IP6_B, "eth_src": MAC_A, "eth_dst": MAC_B}
+B_TO_A6: Final[Values] = {"src": IP6_B, "dst": IP6_A, "eth_src": MAC_B, "eth_dst": MAC_A}
+A_TO_GATEWAY: Final[Values] = {
+    "src": IP4_A,
+    "dst": GATEWAY4,
+    "eth_src": MAC_A,
+    "eth_dst": GATEWAY_MAC,
+}
+A_TO_GATEWAY6: Final[Values] = {
+    "src": IP6_A,
+    "dst": GATEWAY6,
+    "eth_src": MAC_A,
+    "eth_dst": GATEWAY_MAC,
+}
+A_TO_C: Final[Values] = {"src": IP4_A, "dst": IP4_C, "eth_src": MAC_A, "eth_dst": MAC_C}
+A_TO_C6: Final[Values] = {"src": IP6_A, "dst": IP6_C, "eth_src": MAC_A, "eth_dst": MAC_C}
+A_TO_D: Final[Values] = {"src": IP4_A, "dst": IP4_D, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
+A_TO_D6: Final[Values] = {"src": IP6_A, "dst": IP6_D, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
+A_TO_B2: Final[Values] = {"src": IP4_A, "dst": IP4_B2, "eth_src": MAC_A, "eth_dst": GATEWAY_MAC}
 
 
 def fragments4(
-    addresses: dict[str, str], *, tp_dst: int, size: int = 3000, piece: int = 1480, number: int = 1
+    addresses: Values, *, tp_dst: int, size: int = 3000, piece: int = 1480, number: int = 1
 ) -> list[bytes]:
     """A UDP datagram of ``size`` bytes in IPv4 fragments with ``piece`` bytes of data each."""
     data = _datagram(addresses, tp_dst, size)
@@ -94,7 +106,7 @@ def fragments4(
 
 
 def fragments6(
-    addresses: dict[str, str], *, tp_dst: int, size: int = 3000, piece: int = 1448, number: int = 1
+    addresses: Values, *, tp_dst: int, size: int = 3000, piece: int = 1448, number: int = 1
 ) -> list[bytes]:
     """As ``fragments4``, in IPv6."""
     data = _datagram(addresses, tp_dst, size)
@@ -113,7 +125,7 @@ def fragments6(
     ]
 
 
-def _datagram(addresses: dict[str, str], tp_dst: int, size: int) -> bytes:
+def _datagram(addresses: Values, tp_dst: int, size: int) -> bytes:
     payload = bytes(index % 251 for index in range(size))
     return udp_datagram(addresses["src"], addresses["dst"], 40000, tp_dst, payload=payload)
 
@@ -132,8 +144,8 @@ def _from_a(*frames: bytes) -> list[Step]:
     return [(PORT_A, frame) for frame in frames]
 
 
-_ANSWER: Final = {"tp_src": 80, "tp_dst": 40000}
-_DNS_ANSWER: Final = {"tp_src": 53, "tp_dst": 40000}
+_ANSWER: Final[Values] = {"tp_src": 80, "tp_dst": 40000}
+_DNS_ANSWER: Final[Values] = {"tp_src": 53, "tp_dst": 40000}
 
 SCENARIOS: Final[dict[str, list[Step]]] = {
     "tcp from handshake to a new one": [
@@ -309,8 +321,8 @@ def random_step(rng: random.Random, *, damaged: bool) -> Step:
     ofport, mac, ip4, ip6 = rng.choice(_SENDERS)
     eth_dst, dst4, dst6 = rng.choice(_TARGETS)
     tp_src, tp_dst = rng.choice(_PORTS)
-    ports = {"tp_src": tp_src, "tp_dst": tp_dst}
-    common: dict[str, Any] = {
+    ports: Values = {"tp_src": tp_src, "tp_dst": tp_dst}
+    common: Values = {
         "eth_src": mac,
         "eth_dst": eth_dst,
         "ttl": rng.choice((64, 64, 64, 1, 2)),
@@ -318,7 +330,8 @@ def random_step(rng: random.Random, *, damaged: bool) -> Step:
     }
     v4 = {**common, "src": ip4, "dst": dst4}
     v6 = {**common, "src": ip6, "dst": dst6}
-    back4, back6 = {"src": dst4, "dst": ip4}, {"src": dst6, "dst": ip6}
+    back4: Values = {"src": dst4, "dst": ip4}
+    back6: Values = {"src": dst6, "dst": ip6}
     payload = rng.randbytes(rng.choice((0, 0, 5, 20)))
     flags = rng.choice(_CLIENT_FLAGS if tp_src >= 40000 else _SERVER_FLAGS)
     code = rng.choice((0, 0, 0, 1))

@@ -302,6 +302,7 @@ class SmallWorld:
         return self.changed(name, self.cache.apply(self.store.remove(name, key)))
 
     def changed(self, name: str, applied: Applied) -> Applied:
+        """Forget what was derived from a slice that the cache has just changed."""
         self.world.slice_changed(name)
         return applied
 

@@ -302,7 +302,7 @@ def test_a_rule_without_an_id_gets_one_from_what_it_says():
     first = only_rule(rule(protocol="tcp", ports=443))
     same = only_rule(rule(ports="443-443", protocol=6, ethertype="IPv4"))
     other = only_rule(rule(protocol="tcp", ports=444))
-    assert first.id == same.id == "r-c0d64fcdf65e"
+    assert first.id == same.id == "r-feb32a7ea50b"
     assert other.id != first.id
 
 
