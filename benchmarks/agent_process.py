@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import logging
 import os
@@ -40,6 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, required=True, help="slice store (benchmarks.vpc)")
     parser.add_argument("--ports", type=int, required=True, help="local ports that are plugged in")
     parser.add_argument("--match", choices=("service", "connection"), default="service")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="also load what the agent needs for OVSDB, for its memory",
+    )
     parser.add_argument("--status", type=Path, help="write the agent's counters here at the end")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -52,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     from os_ken.base.app_manager import AppManager  # noqa: PLC0415
     from os_ken.ofproto import ofproto_protocol, ofproto_v1_3  # noqa: PLC0415
 
+    if options.whole:
+        importlib.import_module("controller_app.app")
     cfg.CONF([], project="ondemand", default_config_files=[])
     manager = AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler"])

@@ -64,11 +64,14 @@ def null_responder(ports: int, plan: Path) -> Callable[[int, Path], list[str]]:
     return lambda port, _: [program, str(port), str(ports), str(plan)]
 
 
-def agent(store: Path, ports: int, match: str) -> Callable[[int, Path], list[str]]:
+def agent(
+    store: Path, ports: int, match: str, *, whole: bool = False
+) -> Callable[[int, Path], list[str]]:
+    """The agent without OVSDB; ``whole``: with all modules in memory that OVSDB takes."""
     return lambda port, place: [
         *(sys.executable, "-m", "benchmarks.agent_process"),
         *("--port", str(port), "--store", str(store), "--ports", str(ports), "--match", match),
-        *("--status", str(place / "status.json")),
+        *("--status", str(place / "status.json"), *(["--whole"] if whole else [])),
     ]
 
 

@@ -41,6 +41,14 @@ def effective(values: Values) -> str:
     return "\n".join(lines)
 
 
+def effective_json(values: Values) -> dict[str, dict[str, Value | None]]:
+    """As ``effective``, for a program; a key that is left out is None."""
+    return {
+        table: {key.name: values.get((table, key.name), key.default) for key in _keys_of(table)}
+        for table in TABLES
+    }
+
+
 def toml(value: Value) -> str:
     """A value in TOML; its strings, numbers and booleans are written as JSON's are."""
     return json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def parse(text: str, name: str) -> Parsed:
                 else:
                     values[table, key_name] = value
     problems += [
-        f"{key.place} is missing; {_first_sentence(key.help)}"
+        f"{key.place} is missing ({_first_sentence(key.help)})"
         for key in KEYS
         if key.required and key.name not in _table(document, key.table)
     ]
@@ -121,13 +122,18 @@ def _misfit(key: Key, value: object) -> str | None:
         Kind.NUMBER: isinstance(value, int | float) and not isinstance(value, bool),
     }[key.kind]
     if not right:
-        return f"{key.place} = {value!r} must be {key.kind.value}"
+        return f"{key.place} = {_shown(value)} must be {key.kind.value}"
     if key.choices and value not in key.choices:
         hint = did_you_mean(str(value), key.choices)
-        return f"{key.place} = {value!r} must be one of {key.range}{hint}"
+        return f"{key.place} = {_shown(value)} must be one of {key.range}{hint}"
     if isinstance(value, int | float) and not key.holds(value):
         return f"{key.place} = {value} is not in {key.range} {key.unit}".rstrip()
     return None
+
+
+def _shown(value: object) -> str:
+    """A value as TOML writes it (dates and times, which no key takes, as text)."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _first_sentence(text: str) -> str:

@@ -237,7 +237,9 @@ class _Walk:
         if there is not None:
             target = there.world.ports[target_id]
             arriving = packet.moved(location.rewrite)
-            if self._verdict(there, target, arriving, Direction.INGRESS) and not packet.reply:
+            allowed = self._verdict(there, target, arriving, Direction.INGRESS)
+            # Only a packet that is judged comes to the agent, which then looks up the way back.
+            if allowed and target.record.port_security and not packet.reply:
                 self._way_back(there, target, arriving)
 
     def _arrive(self, port_id: str, location: Tunnel) -> HostView | None:

@@ -54,7 +54,8 @@ class StoreOptions:
 
     ``write_timeout_s``: how long a writer waits for another one. ``read_timeout_s``: a reader waits
     for nobody, unless a program holds the whole file. ``poll_interval_s``: how often a watch looks
-    for changes; one look costs about 10 us. ``tombstones_per_slice``: removals that are remembered,
+    for changes; one look costs about 10 us and the
+    waking of a thread. ``tombstones_per_slice``: removals that are remembered,
     so that a reader which was away gets the delta and not the snapshot. ``retry_min_s`` and
     ``retry_max_s``: the pause between attempts to reopen a file that was lost.
     """

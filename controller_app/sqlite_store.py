@@ -119,6 +119,9 @@ class SqliteStore:
             yield handle.db
         except sqlite3.Error as error:
             raise self._file.failed(handle, error) from error
+        except BaseException:
+            handle.db.close()
+            raise
         self._file.release(handle)
 
     # Writing

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from mininet_topos.errors import LabConfigError
 from mininet_topos.lab_run import LabRun
 from mininet_topos.ovs_host import ComputeHost
+from mininet_topos.parallel import side_by_side
 from mininet_topos.requirements import require_lab
-from mininet_topos.signals import deferred_signals
 from mininet_topos.underlay import Underlay, UnderlayKind, make_underlay
 from mininet_topos.vm import Vm, VmSpec
 
 #: TEST-NET-1 (RFC 5737): met by no tenant, and only ever used inside the namespaces.
 UNDERLAY_NETWORK: Final = "192.0.2.0/24"
-
-_WORKERS: Final = 4
-
-_T = TypeVar("_T")
 
 
 class Fabric:
@@ -111,7 +106,7 @@ class Fabric:
             return vm
 
         self._progress(f"starting {len(placed)} VMs" if len(placed) > 1 else "starting a VM")
-        made = _side_by_side(make, range(len(placed)))
+        made = side_by_side(make, range(len(placed)))
         self.vms |= {vm.label: vm for vm in made}
         return made
 
@@ -124,7 +119,7 @@ class Fabric:
         self._progress("starting the underlay")
         self.underlay = make_underlay(self.run, self._underlay_kind)
         self._progress(f"starting {len(self._addresses)} compute hosts, each with its Open vSwitch")
-        self.hosts = _side_by_side(self._make_host, range(len(self._addresses)))
+        self.hosts = side_by_side(self._make_host, range(len(self._addresses)))
         for host in self.hosts:
             self.underlay.attach(host)
         for host in self.hosts:
@@ -152,19 +147,6 @@ def _tunnel_addresses(network: str, count: int) -> list[ipaddress.IPv4Interface]
         ipaddress.IPv4Interface((int(prefix.network_address) + number, prefix.prefixlen))
         for number in range(1, count + 1)
     ]
-
-
-def _side_by_side(make: Callable[[int], _T], numbers: Iterable[int]) -> list[_T]:
-    """Call ``make`` for each number, a few at a time; the first failure is raised when all ended."""
-    pool = ThreadPoolExecutor(_WORKERS)
-    try:
-        # A signal inside submit could leave a thread that the pool does not know of.
-        with deferred_signals():
-            futures = [pool.submit(make, number) for number in numbers]
-        return [future.result() for future in futures]
-    finally:
-        with deferred_signals():
-            pool.shutdown(cancel_futures=True)
 
 
 def _silent(_text: str) -> None:

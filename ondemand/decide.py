@@ -12,7 +12,6 @@ from ondemand.local_ports import LocalPort, port_tag
 from ondemand.pipeline import L4, UDP
 from ondemand.records import Direction, MacPointer, Subnet
 from ondemand.slice_cache import mac_place
-from ondemand.slices import group_slice
 from ondemand.topology import Topology
 from ondemand.verdict import (
     Allow,
@@ -31,6 +30,9 @@ from ondemand.verdict import (
 )
 from ondemand.world import World
 from rule_cache.tags import Tag
+
+# Until Python 3.12 a member costs 90 ns when it is read through its class.
+_ICMP = L4.ICMP
 
 #: UDP ports of DHCP (RFC 2131 section 4.1) and DHCPv6 (RFC 8415 section 7.2): (server, client).
 _DHCP = {4: (67, 68), 6: (547, 546)}
@@ -55,9 +57,9 @@ def judge(world: World, port: LocalPort, flow: Flow) -> PolicyVerdict:
     policy = world.policy(groups)
     if isinstance(policy, str):
         return Need(policy, "")
-    reads += [group_slice(group) for group in groups]
+    reads += policy.tags
     # Of ports a security rule reads the destination only; of ICMP the type and the code.
-    first, second = (flow.first, flow.second) if flow.l4 is L4.ICMP else (flow.second, 0)
+    first, second = (flow.first, flow.second) if flow.l4 is _ICMP else (flow.second, 0)
     cell = policy.cell(flow.direction, flow.family, flow.protocol, first, second)
     rule = cell.of_address(flow.remote)
     if rule is None and cell.groups:

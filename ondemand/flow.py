@@ -13,6 +13,13 @@ from ondemand.records import Direction
 from rule_cache.fields import CtState
 
 
+# Until Python 3.12 a member costs 90 ns when it is read through its class.
+_INGRESS, _EGRESS = Direction.INGRESS, Direction.EGRESS
+_OTHER = {_INGRESS: _EGRESS, _EGRESS: _INGRESS}
+_LATER = Fragment.LATER
+_STATE_TRK, _STATE_INV, _STATE_RPL = CtState.TRK, CtState.INV, CtState.RPL
+
+
 class Flow(msgspec.Struct, frozen=True, gc=False):
     """What a security rule may read, and what a rule of the switch has to match.
 
@@ -34,7 +41,7 @@ class Flow(msgspec.Struct, frozen=True, gc=False):
     @property
     def table_direction(self) -> Direction:
         """In which direction the packet at hand passes the port."""
-        return Direction(self.direction ^ self.reply)
+        return _OTHER[self.direction] if self.reply else self.direction
 
 
 class NoFlow(enum.StrEnum):
@@ -62,8 +69,8 @@ def flow_of(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
     A packet that conntrack knows is judged by the original tuple of its connection, which for an
     ICMP error is the connection that it is about; any other by its own headers.
     """
-    if packet.ct_state & CtState.TRK:
-        if packet.ct_state & CtState.INV:
+    if packet.ct_state & _STATE_TRK:
+        if packet.ct_state & _STATE_INV:
             return NoFlow.INVALID_STATE
         return _tracked(packet, frame, at)
     return stateless_flow(frame, at)
@@ -75,12 +82,12 @@ def _tracked(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
     l4 = _TRACKED_L4.get((family, packet.ct_proto))
     if l4 is None:
         return NoFlow.INVALID_STATE
-    if frame.fragment is Fragment.LATER:
+    if frame.fragment is _LATER:
         return NoFlow.LATER_FRAGMENT
-    reply = packet.ct_state & CtState.RPL != 0
-    began_here = (at is Direction.EGRESS) != reply
+    reply = packet.ct_state & _STATE_RPL != 0
+    began_here = (at is _EGRESS) != reply
     return Flow(
-        direction=Direction.EGRESS if began_here else Direction.INGRESS,
+        direction=_EGRESS if began_here else _INGRESS,
         family=family,
         local=source if began_here else target,
         remote=target if began_here else source,

@@ -131,7 +131,7 @@ class Problems:
         """
         try:
             return msgspec.convert(item, shape)
-        except (msgspec.ValidationError, RecursionError):
+        except msgspec.ValidationError:
             return self._salvage(shape, item, place)
 
     def _salvage(self, shape: type[_Struct], item: object, place: str) -> _Struct | None:
@@ -155,8 +155,6 @@ class Problems:
                 sound[name] = msgspec.convert(item[name], field.type)
             except msgspec.ValidationError as error:
                 self.add(place, name + _reason(error, item[name], field.type))
-            except RecursionError:
-                self.add(place, f"{name}: is nested too deeply")
         required = {name for name, field in fields.items() if field.required}
         return shape(**sound) if required <= sound.keys() else None
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ondemand.records import ANY, ANY_PROTOCOL, Direction, SecurityRule
+from ondemand.slices import group_slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +130,14 @@ class _Row:
 class Policy:
     """The rules of all groups of a port together. Groups only ever add to what is allowed."""
 
-    __slots__ = ("_other", "_rows", "remote_groups", "rules")
+    __slots__ = ("_other", "_rows", "remote_groups", "rules", "tags")
 
     def __init__(self, groups: Mapping[str, Iterable[SecurityRule]]) -> None:
         entries = [
             (RuleRef(group, rule.id), rule) for group, rules in groups.items() for rule in rules
         ]
+        #: What a verdict by this policy has read: the whole slice of each group.
+        self.tags = tuple(group_slice(group) for group in groups)
         #: How many rules went in.
         self.rules = len(entries)
         #: Groups whose members some rule lets in or reaches.

@@ -17,6 +17,10 @@ from rule_cache.fields import Value
 from rule_cache.rule import Rule
 
 
+# Until Python 3.12 a member costs 90 ns when it is read through its class.
+_PORT, _ICMP, _SCTP = L4.PORT, L4.ICMP, L4.SCTP
+
+
 class RuleMaker:
     """Makes rules of one pipeline. ``tunnel_port`` is the OpenFlow port of the VXLAN interface."""
 
@@ -32,22 +36,22 @@ class RuleMaker:
             flow.table_direction, flow.family, flow.l4, flow.reply, connection
         ]
         values: tuple[Value, ...]
-        if flow.l4 is L4.PORT:
+        if flow.l4 is _PORT:
             values = (port.zone, flow.remote, flow.protocol, flow.second)
             if connection:
                 values = (*values, flow.local, flow.first)
-        elif flow.l4 is L4.ICMP:
+        elif flow.l4 is _ICMP:
             values = (port.zone, flow.remote, flow.protocol, flow.first, flow.second)
             if connection:
                 values = (*values, flow.local)
-        elif flow.l4 is L4.SCTP:
+        elif flow.l4 is _SCTP:
             values = (port.zone, flow.remote, flow.first, flow.second)
         else:
             values = (port.zone, flow.protocol, flow.remote)
         if isinstance(verdict, Deny):
             return [Rule(shapes[1], values, 0, self._settings.deny_s)]
         rules = [Rule(shapes[0], values, self._settings.verdict_idle_s)]
-        if flow.l4 is L4.SCTP:
+        if flow.l4 is _SCTP:
             back = self.pipeline.reflexive[Direction(1 - flow.table_direction), flow.family]
             swapped = (port.zone, flow.remote, flow.second, flow.first)
             rules.append(Rule(back, swapped, self._settings.verdict_idle_s))

@@ -12,7 +12,6 @@ has the version of the slice when it was read. A gap between versions is reporte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -22,7 +21,6 @@ from ondemand.codec import RecordError, decode_record
 from ondemand.messages import Heal
 from ondemand.records import Neighbor, Record, mac_key, neighbor_key
 from ondemand.slices import (
-    Change,
     Delta,
     Lookup,
     SliceKind,
@@ -77,6 +75,9 @@ class Applied:
     forgotten: list[Tag] = field(default_factory=list)
 
 
+_CacheKey = tuple[str, bytes] | tuple[str, str, bytes]
+
+
 class _Whole:
     __slots__ = ("loaded", "records", "version")
 
@@ -92,10 +93,7 @@ class _Part:
     def __init__(self, version: int) -> None:
         self.version = version
         #: Cache keys of what is held of it, by record key.
-        self.keys: dict[str, tuple[str, ...] | tuple[str, bytes] | tuple[str, str, bytes]] = {}
-
-
-_CacheKey = tuple[str, bytes] | tuple[str, str, bytes]
+        self.keys: dict[str, _CacheKey] = {}
 
 
 class _BoundedCache(LRUCache[_CacheKey, Held]):
@@ -180,6 +178,9 @@ class SliceCache:
         old = self._held.get(cache_key)
         if old is None or old.as_of < lookup.version:
             self._store(part, lookup.slice, lookup.key, lookup.payload, lookup.version, applied)
+            if lookup.version < part.version:
+                # Changes overtook the answer, and went by because nobody held the record yet.
+                applied.heal = Heal(lookup.slice, lookup.version)
         self._forget_dropped(applied)
         return applied, fresh
 
@@ -218,7 +219,9 @@ class SliceCache:
         whole.records, whole.version, whole.loaded = fresh, event.version, True
 
     def _delta_whole(self, whole: _Whole, event: Delta, applied: Applied) -> None:
-        for change in _unseen(event, whole.version):
+        for change in event.changes:
+            if change.version <= whole.version:
+                continue
             if change.previous > whole.version:
                 applied.heal = Heal(event.slice, whole.version)
                 return
@@ -231,26 +234,33 @@ class SliceCache:
             whole.version = change.version
             if old != new:
                 applied.changes.append(RecordChange(event.slice, change.key, old, new))
-        if event.since <= whole.version < event.version:
-            whole.version = event.version
+        if event.since > whole.version:
+            applied.heal = Heal(event.slice, whole.version)
+        else:
+            whole.version = max(whole.version, event.version)
+
+    # What is held in part has versions of its own, which ``_store`` looks at; the version of the
+    # slice tells gaps only. So a heal mends a record that came late, though it is no news otherwise.
 
     def _snapshot_part(self, part: _Part, event: Snapshot, applied: Applied) -> None:
-        if event.version < part.version:
-            return
-        for key in list(part.keys):
-            self._store(part, event.slice, key, event.records.get(key), event.version, applied)
-        part.version = event.version
+        for key, cache_key in list(part.keys.items()):
+            if cache_key in self._held:  # not dropped just now to make room
+                self._store(part, event.slice, key, event.records.get(key), event.version, applied)
+        part.version = max(part.version, event.version)
 
     def _delta_part(self, part: _Part, event: Delta, applied: Applied) -> None:
-        for change in _unseen(event, part.version):
+        for change in event.changes:
             if change.previous > part.version:
                 applied.heal = Heal(event.slice, part.version)
                 return
-            part.version = change.version
-            if change.key in part.keys:
+            part.version = max(part.version, change.version)
+            cache_key = part.keys.get(change.key)
+            if cache_key is not None and cache_key in self._held:
                 self._store(part, event.slice, change.key, change.payload, change.version, applied)
-        if event.since <= part.version < event.version:
-            part.version = event.version
+        if event.since > part.version:
+            applied.heal = Heal(event.slice, part.version)
+        else:
+            part.version = max(part.version, event.version)
 
     def _store(
         self,
@@ -266,7 +276,13 @@ class SliceCache:
         if old is not None and old.as_of >= version:
             return
         record = self._decode(slice_name, key, payload, applied)
-        size = ENTRY_OVERHEAD_BYTES + len(payload or b"")
+        size = ENTRY_OVERHEAD_BYTES
+        if record is not None and payload is not None:
+            size += len(payload)
+            if size > self._held.maxsize:
+                reason = f"{len(payload)} bytes are more than the neighbor cache holds"
+                self._count_bad(RecordError(slice_name, key, reason), applied)
+                record, size = None, ENTRY_OVERHEAD_BYTES
         self._held[cache_key] = Held(record, version, record_tag(slice_name, key), size)
         part.keys[key] = cache_key
         before = old.record if old is not None else None
@@ -281,12 +297,17 @@ class SliceCache:
         try:
             return decode_record(slice_name, key, payload)
         except RecordError as error:
-            self.bad_records += 1
-            applied.errors.append(error)
+            self._count_bad(error, applied)
             return None
 
+    def _count_bad(self, error: RecordError, applied: Applied) -> None:
+        self.bad_records += 1
+        applied.errors.append(error)
+
     def _forget_dropped(self, applied: Applied) -> None:
-        for _, held in self._held.dropped:
+        for cache_key, held in self._held.dropped:
+            if cache_key in self._held:
+                continue  # it made room for its own new version
             applied.forgotten.append(held.tag)
             slice_name, key = held.tag.split(" ", 1)
             part = self._part.get(slice_name)
@@ -303,10 +324,6 @@ class SliceCache:
         part = self._part.pop(name, None)
         for key in part.keys if part is not None else ():
             self._held.pop(_cache_key(name, key), None)
-
-
-def _unseen(event: Delta, version: int) -> Iterable[Change]:
-    return (change for change in event.changes if change.version > version)
 
 
 def _cache_key(slice_name: str, key: str) -> _CacheKey:

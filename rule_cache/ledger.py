@@ -90,8 +90,8 @@ class Ledger:
 
         A rule with the same key is replaced, here as in the switch, and is not among the deletes.
         """
-        shape = rule.shape
-        key = (shape.slot, rule.values[: shape.matched])
+        table = rule.shape.table
+        key = rule.key
         old = self._by_key.get(key)
         if old is not None:
             self._drop(old)
@@ -101,7 +101,7 @@ class Ledger:
             evicted.append(self._evict(owner))
         elif len(self._by_cookie) >= self._max_rules:
             evicted.append(self._evict(max(self._by_owner, key=self.owned)))
-        cookie = self._next_cookie(shape.table)
+        cookie = self._next_cookie(table)
         entry = Entry(cookie, key, rule, tags, owner, subject, now_s)
         self._by_cookie[cookie] = entry
         self._by_key[key] = entry

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from rule_cache.fields import Field, Value, format_match, format_value, to_int
 
@@ -232,6 +233,8 @@ def _format_action(action: Action, resolve: Callable[[Operand], Value]) -> str:
         case Meter(meter=meter):
             number = to_int(resolve(meter))
             return f"meter:{number}" if number else ""
+        case _:
+            assert_never(action)
 
 
 _NXM_NAMES = {

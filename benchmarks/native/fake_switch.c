@@ -24,7 +24,8 @@
  * A packet-out must carry the flow's frame unchanged.
  *
  * --table-size N: when more than N on-demand rules are there, the oldest is reported as removed by its
- * idle timeout. The result is one JSON object on standard output. */
+ * idle timeout; a location rule that served a flow since it was last the oldest stays, as a rule in
+ * use does. The result is one JSON object on standard output. */
 #include "openflow.h"
 #include "plan.h"
 #include <sys/resource.h>
@@ -99,6 +100,7 @@ static enum expect expect = SERVICE;
 static struct index flow_index, neighbor_index;
 static uint64_t *verdict_cookie;   /* of the flow's rule that is there now, 0: none */
 static uint64_t *location_cookie;  /* of the neighbor's */
+static bool *location_used;
 static uint64_t *sent_ns;
 static uint32_t *latency_ns;
 static bool *answered;
@@ -248,18 +250,23 @@ static void hold(const struct flow_mod *f, uint32_t place, bool location)
         .location = location,
     };
     while (ring_count > table_size) {
-        const struct held *oldest = &ring[ring_first];
+        struct held oldest = ring[ring_first];
         ring_first = (ring_first + 1) % ring_room;
         ring_count--;
-        uint64_t *cookie = oldest->location ? location_cookie : verdict_cookie;
-        if (cookie[oldest->place] != oldest->cookie)
+        uint64_t *cookie = oldest.location ? location_cookie : verdict_cookie;
+        if (cookie[oldest.place] != oldest.cookie)
             continue; /* replaced meanwhile: nothing is reported for it */
-        cookie[oldest->place] = 0;
+        if (oldest.location && location_used[oldest.place]) {
+            location_used[oldest.place] = false;
+            ring[(ring_first + ring_count++) % ring_room] = oldest;
+            continue;
+        }
+        cookie[oldest.place] = 0;
         counts.removed++;
         uint8_t *m = message(&peer, OFPT_FLOW_REMOVED, 56, 0);
-        put64(m + 8, oldest->cookie);
-        put16(m + 16, oldest->priority);
-        m[19] = oldest->table;
+        put64(m + 8, oldest.cookie);
+        put16(m + 16, oldest.priority);
+        m[19] = oldest.table;
         put16(m + 28, 60);
         put16(m + 48, 1);
         put16(m + 50, 4);
@@ -484,6 +491,7 @@ static void take_packet_out(const uint8_t *m, size_t length)
         counts.early++;
         return;
     }
+    location_used[plan.flows[place].neighbor] = true;
     phase_answered++;
     last_answer_ns = read_ns;
     latency_ns[place] = (uint32_t)(read_ns - sent_ns[place]);
@@ -740,6 +748,7 @@ static void prepare(const char *path)
     }
     verdict_cookie = allocate(head->flows, sizeof *verdict_cookie);
     location_cookie = allocate(head->neighbors, sizeof *location_cookie);
+    location_used = allocate(head->neighbors, sizeof *location_used);
     sent_ns = allocate(head->flows, sizeof *sent_ns);
     latency_ns = allocate(head->flows, sizeof *latency_ns);
     answered = allocate(head->flows, sizeof *answered);

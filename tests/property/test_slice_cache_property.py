@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.cache_model import OPS, Model
 
-_steps = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 47)), max_size=60)
+_steps = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 47)), min_size=20, max_size=80)
 
 
 @settings(max_examples=300)
@@ -21,6 +21,7 @@ _steps = st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 47)), max_size=
     # The answer to a fetch is overtaken by the delta that changes the record.
     [
         ("fetch at once", 0),
+        ("deliver", 0),
         ("fetch", 4),
         ("write", 6),
         ("deliver early", 12),

@@ -1,7 +1,7 @@
 """Connection tracking as the userspace datapath of Open vSwitch 3.1 does it, observed on one.
 
 What is not like it: TCP windows and sequence numbers are not looked at, so nothing is invalid for
-being out of window, and helpers for FTP and TFTP and address translation do not exist.
+being out of window, and there are no gateways for FTP and TFTP and no address translation.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ondemand.messages import PacketIn
@@ -21,9 +21,10 @@ from rule_cache.rule import (
     ToController,
 )
 from tests.support.fake_conntrack import Conntrack, Tracked
-from tests.support.fake_flow import Fields, extract, rewrite
+from tests.support.fake_flow import Fields, extract
 from tests.support.fake_fragments import Datagram, Reassembly, is_fragment, is_too_short
 from tests.support.fake_outcomes import Delivered, Dropped, Held, Outcome, Tunnelled
+from tests.support.fake_rewrite import rewrite
 from tests.support.fake_table import Installed
 
 #: More resubmits than any sane pipeline makes: ovs-actions(7) allows 64 levels.
@@ -59,43 +60,44 @@ _TUPLE_STATES: Final = CtState.NEW | CtState.EST | CtState.RPL
 
 @dataclass(slots=True)
 class Packet:
-    """A packet on its way: ``fields`` as they are now, ``frame`` as it was at the last ``ct()``.
+    """A packet on its way: ``frame`` as it was at the last ``ct()``, ``fields`` as they are now.
 
-    ``siblings`` are the other fragments of its datagram, to which the same is done until they are
-    looked at one by one again.
+    ``datagram`` are, in order, the fragments of a datagram of which ``frame`` is one: the same is
+    done to all, until they are looked at one by one again. Of a packet in one piece it is ``frame``.
     """
 
     frame: bytes
     fields: Fields
     in_port: int
-    siblings: tuple[bytes, ...] = ()
-    base: Fields = field(default_factory=dict)
+    base: Fields
+    datagram: tuple[bytes, ...]
 
     @classmethod
     def arrive(cls, frame: bytes, in_port: int, metadata: Fields) -> Packet:
         base = extract(frame).fields
         fields = {**base, **metadata, Field.IN_PORT: in_port}
-        return cls(frame, fields, in_port, base=base)
+        return cls(frame, fields, in_port, base, (frame,))
 
     def frames(self) -> list[bytes]:
-        """The frame and its siblings with all changes written in."""
-        changes = {
-            target: self.fields[target]
-            for target in self.fields
-            if target in self.base and self.fields[target] != self.base[target]
+        """All of the datagram, with what was changed written in."""
+        return [rewrite(frame, self._changes()) for frame in self.datagram]
+
+    def _changes(self) -> Fields:
+        return {
+            target: value
+            for target, value in self.fields.items()
+            if target in self.base and value != self.base[target]
         }
-        return [rewrite(frame, changes) for frame in (self.frame, *self.siblings)]
 
     def metadata(self) -> Fields:
         """Registers and tunnel."""
         return {target: value for target, value in self.fields.items() if target in _METADATA}
 
-    def adopt(self, fragments: Sequence[bytes]) -> None:
+    def adopt(self, fragments: tuple[bytes, ...]) -> None:
         """Go on with a whole datagram, whose fragments carry the changes made so far."""
-        mine = self.frames()[0]
-        self.frame = mine
-        self.siblings = tuple(fragment for fragment in fragments if fragment != mine)
-        self.base = extract(mine).fields
+        self.frame = rewrite(self.frame, self._changes())
+        self.base = extract(self.frame).fields
+        self.datagram = fragments
 
     def clear_conntrack(self) -> None:
         for target in _CT_FIELDS:
@@ -210,8 +212,9 @@ class Run:
         whole: bytes | None = frames[0]
         headers = extract(frames[0])
         if is_fragment(headers):
-            whole = None
-            if not is_too_short(frames[0], headers):
+            if is_too_short(frames[0], headers):
+                whole = None
+            else:
                 datagram = self._reassemble(zone, table, frames)
                 if datagram is None:
                     self.outcomes.append(Held(table, zone))

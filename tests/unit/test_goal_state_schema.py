@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
+import yaml
 
 from controller_app.goal_state_file import read_document
 from ondemand.goal_model import (
@@ -122,3 +123,20 @@ def test_bad_documents_fail_both(validator, document):
     assert not validator.is_valid(document)
     with pytest.raises(GoalStateError):
         compile_goal_state(document)
+
+
+def test_the_documents_in_the_description_pass_both(validator):
+    text = (ROOT / "docs" / "goal-state.md").read_text()
+    blocks = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    assert blocks
+    for block in blocks:
+        document = yaml.safe_load(block)
+        validator.validate(document)
+        assert compile_goal_state(document)
+
+
+def test_the_description_names_every_key():
+    text = (ROOT / "docs" / "goal-state.md").read_text()
+    for shape in (GoalInput, *SHAPES.values()):
+        for field in msgspec.structs.fields(shape):
+            assert f"`{field.name}`" in text

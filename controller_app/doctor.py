@@ -1,0 +1,60 @@
+"""``ondemand doctor``: what is installed, what runs, what would fail, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from controller_app.config import AgentConfig, ConfigError, load_config
+from controller_app.doctor_check import Check, Machine, Status
+from controller_app.doctor_machine import demo_checks, machine_checks
+from controller_app.doctor_switch import switch_checks
+from controller_app.ovsdb_config import BridgeConfig
+from controller_app.sqlite_file import FORMAT
+from controller_app.sqlite_store import SqliteStore
+from ondemand.slices import SourceError, host_slice
+
+
+def run_checks(config_path: Path | None, machine: Machine | None = None) -> Iterator[Check]:
+    """All checks, one after the other.
+
+    ``config_path`` None: the machine and the switch are checked by the defaults, and no store is.
+    """
+    machine = machine or Machine()
+    yield from machine_checks(machine)
+    config: AgentConfig | None = None
+    if config_path is None:
+        yield Check("config", Status.OK, "none given, the defaults are checked")
+    else:
+        try:
+            config = load_config(config_path)
+        except ConfigError as error:
+            yield Check("config", Status.FAIL, str(error), "mend the file")
+        else:
+            yield Check("config", Status.OK, f"{config_path} is sound")
+    yield from switch_checks(machine, BridgeConfig() if config is None else config.bridge)
+    if config is not None:
+        yield _store(config)
+    yield from demo_checks(machine)
+
+
+def _store(config: AgentConfig) -> Check:
+    """The slice store: readable, of a format that this release reads, and with this host in it."""
+    path = config.source_file
+    try:
+        with SqliteStore(path) as store:
+            store.check()
+            slices = store.summaries()
+    except SourceError as error:
+        return Check("store", Status.FAIL, str(error))
+    records = sum(one.records for one in slices)
+    found = f"{path}: format {FORMAT}, {len(slices)} slices, {records} records"
+    mine = next((one for one in slices if one.name == host_slice(config.host_id)), None)
+    if mine is None:
+        return Check(
+            "store",
+            Status.WARN,
+            f"{found}, none for host {config.host_id!r}",
+            "set [host] id to the name of this host in the goal state, or publish one that names it",
+        )
+    return Check("store", Status.OK, f"{found}; ports on host {config.host_id}: {mine.records}")

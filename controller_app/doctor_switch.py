@@ -1,0 +1,177 @@
+"""Checks of Open vSwitch as it runs: its database, its datapaths, the agent's bridge and tunnel.
+
+Nothing is written, and no lock is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from controller_app.doctor_check import Check, Machine, Status
+from controller_app.doctor_datapath import conntrack_checks, datapath_checks
+from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
+from controller_app.ovsdb_errors import START_OVS, OvsdbError, OvsdbUnreachableError
+from controller_app.ovsdb_facts import BridgeFacts, SwitchFacts, switch_facts
+from controller_app.ovsdb_link import Link, find_row
+
+OVSDB_TIMEOUT_S: Final = 3.0
+
+
+def switch_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
+    try:
+        facts = switch_facts(config.ovsdb, timeout_s=OVSDB_TIMEOUT_S)
+    except OvsdbUnreachableError as error:
+        mend = "run doctor with sudo" if "ermission" in error.reason else START_OVS
+        yield Check("ovsdb", Status.FAIL, f"{config.ovsdb} does not answer: {error.reason}", mend)
+        return
+    except OvsdbError as error:
+        yield Check("ovsdb", Status.FAIL, str(error))
+        return
+    yield _database(config, facts)
+    kernel = machine.has_path("/sys/module/openvswitch")
+    bridge = next((b for b in facts.bridges if b.name == config.bridge), None)
+    datapath = _datapath_type(config, facts, bridge, kernel=kernel)
+    yield _datapath(config, facts, datapath, kernel=kernel)
+    yield from _bridge(config, bridge)
+    yield _tunnel(config, facts)
+    if bridge is not None and bridge.works:
+        yield from datapath_checks(machine, config)
+    yield from conntrack_checks(machine, config, datapath)
+
+
+def _database(config: BridgeConfig, facts: SwitchFacts) -> Check:
+    found = f"{config.ovsdb}: Open vSwitch {facts.ovs_version or '(version not told)'}"
+    if not facts.settled:
+        return Check(
+            "ovsdb", Status.FAIL, f"{found}, and ovs-vswitchd does not follow it", START_OVS
+        )
+    return Check("ovsdb", Status.OK, found)
+
+
+def _datapath_type(
+    config: BridgeConfig, facts: SwitchFacts, bridge: BridgeFacts | None, *, kernel: bool
+) -> str:
+    """The datapath that the agent will use."""
+    if config.datapath_type != "auto":
+        return config.datapath_type
+    if bridge is not None:
+        return bridge.datapath_type
+    return "system" if kernel and "system" in facts.datapath_types else "netdev"
+
+
+def _datapath(config: BridgeConfig, facts: SwitchFacts, datapath: str, *, kernel: bool) -> Check:
+    known = ", ".join(facts.datapath_types)
+    if facts.datapath_types and datapath not in facts.datapath_types:
+        return Check(
+            "datapath",
+            Status.FAIL,
+            f"ovs-vswitchd was built without {datapath}, only with {known}",
+            'set [bridge] datapath_type = "auto"',
+        )
+    if datapath == "system":
+        if any(b.works and b.datapath_type == "system" for b in facts.bridges) or kernel:
+            return Check("datapath", Status.OK, "system: the kernel module openvswitch is there")
+        return Check(
+            "datapath",
+            Status.FAIL,
+            "system, and the kernel module openvswitch is not there",
+            'modprobe openvswitch, or set [bridge] datapath_type = "netdev"',
+        )
+    why = "as configured" if config.datapath_type == "netdev" else "no kernel module is in use"
+    return Check("datapath", Status.OK, f"netdev: forwards in userspace ({why})")
+
+
+def _bridge(config: BridgeConfig, bridge: BridgeFacts | None) -> Iterator[Check]:
+    name = f"bridge {config.bridge}"
+    if bridge is None:
+        yield Check(name, Status.OK, "does not exist; the agent creates it")
+        return
+    kind = f"datapath_type {bridge.datapath_type}, fail_mode {bridge.fail_mode or 'not set'}"
+    if not bridge.works:
+        yield Check(
+            name,
+            Status.FAIL,
+            f"{kind}; ovs-vswitchd could not open its datapath",
+            "its log says why; without the kernel module openvswitch only netdev works",
+        )
+    elif bridge.fail_mode != "secure":
+        yield Check(name, Status.WARN, kind, "the agent sets fail_mode secure, which clears tables")
+    elif config.datapath_type not in ("auto", bridge.datapath_type) and not config.take_over:
+        yield Check(
+            name,
+            Status.FAIL,
+            f"{kind}, not {config.datapath_type} as configured",
+            'set [bridge] datapath_type = "auto", or take_over = true, which empties the bridge',
+        )
+    else:
+        yield Check(name, Status.OK, kind)
+    yield _controller(config, bridge)
+
+
+def _controller(config: BridgeConfig, bridge: BridgeFacts) -> Check:
+    targets = {
+        target: connected
+        for target, connected in bridge.controllers
+        if not target.startswith(("ptcp:", "pssl:", "punix:"))
+    }
+    foreign = [target for target in targets if target != config.controller]
+    if foreign:
+        status = Status.WARN if config.take_over else Status.FAIL
+        return Check(
+            "controller",
+            status,
+            f"bridge {config.bridge} obeys {', '.join(foreign)}",
+            f"ovs-vsctl del-controller {config.bridge}, or set [bridge] take_over = true",
+        )
+    if config.controller not in targets:
+        return Check("controller", Status.OK, "none is set; the agent sets its own")
+    if not targets[config.controller]:
+        return Check(
+            "controller",
+            Status.WARN,
+            f"{config.controller}, not connected",
+            "no agent listens there: ondemand run --config FILE",
+        )
+    return Check("controller", Status.OK, f"{config.controller}, connected")
+
+
+def _tunnel(config: BridgeConfig, facts: SwitchFacts) -> Check:
+    if facts.iface_types and "vxlan" not in facts.iface_types:
+        return Check(
+            "tunnel", Status.FAIL, "ovs-vswitchd knows no vxlan interfaces", "install another OVS"
+        )
+    name = config.tunnel_port
+    try:
+        with Link(config.ovsdb, timeout_s=OVSDB_TIMEOUT_S) as link, link.held():
+            row = find_row(link.api, "Interface", name)
+            kind = None if row is None else str(row.type)
+            options = {} if row is None else dict(row.options)
+            error = "" if row is None else " ".join(row.error)
+    except OvsdbError as failure:
+        return Check("tunnel", Status.FAIL, str(failure))
+    if kind is None:
+        return Check("tunnel", Status.OK, f"{name} does not exist; the agent creates it")
+    if kind != "vxlan":
+        return Check(
+            "tunnel",
+            Status.FAIL,
+            f"{name} is an interface of type {kind or 'system'}",
+            "set [bridge] tunnel_port to another name",
+        )
+    if error:
+        return Check("tunnel", Status.FAIL, f"{name}: {error}", "see the log of ovs-vswitchd")
+    wrong = {
+        key: options.get(key)
+        for key in TUNNEL_OPTIONS
+        if options.get(key) != config.tunnel_options.get(key)
+    }
+    if wrong:
+        found = ", ".join(f"{key} {value or 'not set'}" for key, value in wrong.items())
+        return Check(
+            "tunnel",
+            Status.WARN,
+            f"{name} (vxlan) has {found}, which the configuration has otherwise",
+            "the agent changes it, with take_over = true also remote_ip and key",
+        )
+    return Check("tunnel", Status.OK, f"{name}: vxlan, remote_ip=flow, key=flow")

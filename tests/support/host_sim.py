@@ -1,0 +1,263 @@
+"""A compute host without a kernel: the engine, a fake switch and a feed of slices.
+
+The engine is called as the agent calls it. Effects reach the switch at once, or collect while
+``batching`` is set, as they do while many messages lie in the agent's socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ondemand.engine import Engine
+from ondemand.messages import Effects, FlowRemoved, PacketIn, SourceRequest
+from ondemand.settings import Settings
+from ondemand.slices import Lookup
+from rule_cache.fields import Field
+from tests.support.fabric_sim import FabricSim, Moves
+from tests.support.fake_switch import FakeSwitch
+from tests.support.slice_feed import SliceFeed
+from tests.support.slice_store import SliceStore
+
+#: OpenFlow numbers: of the tunnel port, and of the first VM.
+TUNNEL_PORT, FIRST_PORT = 1, 10
+
+
+class HostSim:
+    """One host in a fabric.
+
+    Attributes:
+        plugged: port id to OpenFlow port, of the interfaces on the bridge.
+        tunnel_port: OpenFlow port of the VXLAN interface, 0 while there is none.
+        delayed: when set, what the source says stays in ``feed.inbox`` until ``deliver``.
+        warnings: every warning so far.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tunnel_ip: bytes,
+        *,
+        fabric: FabricSim,
+        store: SliceStore,
+        settings: Settings,
+        first_epoch: int = 1,
+        enforce_meters: bool = False,
+    ) -> None:
+        self.name = name
+        self.fabric = fabric
+        self.engine = Engine(
+            host=name,
+            tunnel_ip=tunnel_ip,
+            settings=settings,
+            round_number=1,
+            first_epoch=first_epoch,
+        )
+        self.switch = FakeSwitch(
+            (),
+            tunnel_ports={4: TUNNEL_PORT, 6: TUNNEL_PORT},
+            first_table=settings.table_base,
+            enforce_meters=enforce_meters,
+        )
+        self.switch.remove_port(TUNNEL_PORT)
+        self.feed = SliceFeed(store)
+        self.plugged: dict[str, int] = {}
+        self.tunnel_port = 0
+        self.delayed = False
+        self.warnings: list[str] = []
+        self._batching = False
+        self._next_ofport = FIRST_PORT
+        fabric.add_host(
+            name,
+            self.switch,
+            tunnel_ip,
+            on_packet_in=self._packet_in,
+            on_removed=self._flow_removed,
+            on_refused=self._refused,
+            on_request=self._request,
+        )
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self, *, tunnel: bool = True) -> None:
+        """The agent starts and finds an empty switch."""
+        self.engine.start()
+        self.engine.switch_connected()
+        self.flush()
+        if tunnel:
+            self.plug_tunnel()
+
+    def reconnect(self) -> Moves:
+        """The agent loses the switch and finds it again; it clears its own rules first, as there."""
+        self.engine.switch_lost()
+        return self.connected_again()
+
+    def connected_again(self) -> Moves:
+        self._wipe()
+        self.engine.switch_connected()
+        return self.flush()
+
+    def restart_switch(self) -> Moves:
+        """As when ovs-vswitchd starts anew: conntrack is gone too."""
+        self.switch.clear()
+        return self.reconnect()
+
+    def _wipe(self) -> None:
+        cookies = [cookie for cookie, _ in self.switch.rules()]
+        self.switch.apply(Effects(deletes=cookies), self.fabric.now_s)
+
+    # -- interfaces ------------------------------------------------------------------------------
+
+    def plug(self, port: str, ofport: int | None = None) -> Moves:
+        """An interface comes, or comes back under another number."""
+        if ofport is None:
+            ofport = self._next_ofport
+            self._next_ofport += 1
+        if port in self.plugged:
+            self.switch.remove_port(self.plugged[port])
+        self.switch.add_port(ofport)
+        self.plugged[port] = ofport
+        self.engine.port_plugged(port, ofport, self.fabric.now_s)
+        return self.flush()
+
+    def unplug(self, port: str) -> Moves:
+        self.switch.remove_port(self.plugged.pop(port))
+        self.engine.port_unplugged(port, self.fabric.now_s)
+        return self.flush()
+
+    def plug_tunnel(self, ofport: int = TUNNEL_PORT) -> Moves:
+        """The VXLAN interface comes or changes its number; 0: it goes."""
+        switch = self.switch
+        if self.tunnel_port:
+            switch.remove_port(self.tunnel_port)
+        if ofport:
+            switch.add_port(ofport)
+            switch._tunnel_ports = {4: ofport, 6: ofport}
+        self.tunnel_port = ofport
+        self.engine.tunnel_plugged(ofport)
+        return self.flush()
+
+    def zone(self, port: str) -> int:
+        return self.engine.world.ports[port].zone
+
+    def epoch(self, port: str) -> int:
+        return self.engine.world.ports[port].epoch
+
+    # -- source ----------------------------------------------------------------------------------
+
+    def published(self, name: str) -> Moves:
+        """The store has something new in a slice."""
+        self.feed.published(name)
+        return Moves() if self.delayed else self.deliver()
+
+    def deliver(self) -> Moves:
+        """Let everything arrive that is on its way, and what it brings about."""
+        total = Moves()
+        while self.feed.inbox:
+            _extend(total, self.deliver_one())
+        return total
+
+    def deliver_one(self, at: int = 0, *, keep: bool = False) -> Moves:
+        """One thing of the inbox arrives; with ``keep`` it will come once more."""
+        self._hear(at, keep=keep)
+        return self.flush()
+
+    def _hear(self, at: int = 0, *, keep: bool = False) -> None:
+        event = self.feed.inbox[at]
+        if not keep:
+            del self.feed.inbox[at]
+        if isinstance(event, Lookup):
+            self.engine.fetched(event, self.fabric.now_s)
+        else:
+            self.engine.slice_event(event, self.fabric.now_s)
+
+    # -- effects ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Let effects collect until the end of the block, and be sent together then."""
+        self.begin_batch()
+        yield
+        self.end_batch()
+
+    @property
+    def batching(self) -> bool:
+        return self._batching
+
+    def begin_batch(self) -> None:
+        self._batching = True
+
+    def end_batch(self) -> Moves:
+        self._batching = False
+        return self.flush()
+
+    def flush(self) -> Moves:
+        """Send what the engine wants done, unless a batch is open."""
+        if self._batching:
+            return Moves()
+        return self.fabric.apply(self.name, self._take())
+
+    def tick(self) -> Moves:
+        self.engine.tick(self.fabric.now_s)
+        return self.flush()
+
+    def _take(self) -> Effects:
+        effects = self.engine.take()
+        self.warnings += effects.warnings
+        return effects
+
+    def _packet_in(self, packet: PacketIn, now_s: float) -> Effects | None:
+        self.engine.packet_in(packet, now_s)
+        return None if self._batching else self._take()
+
+    def _flow_removed(self, removed: FlowRemoved, now_s: float) -> Effects | None:
+        self.engine.flow_removed(removed)
+        return None if self._batching else self._take()
+
+    def _refused(self, cookie: int, now_s: float) -> Effects | None:
+        self.engine.rejected(cookie)
+        return None if self._batching else self._take()
+
+    def _request(self, request: SourceRequest, now_s: float) -> Effects | None:
+        self.feed.ask(request)
+        if self.delayed:
+            return None
+        while self.feed.inbox:
+            self._hear()
+        return self._take()
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def rules(self, *names: str) -> list[str]:
+        """On-demand rules in the switch in ovs-ofctl text, or those whose shape has such a name."""
+        known = {entry.cookie for entry in self.engine.installer.ledger}
+        return [
+            str(rule)
+            for cookie, rule in self.switch.rules()
+            if cookie in known and (not names or any(name in rule.shape.name for name in names))
+        ]
+
+    def connections(self, port: str) -> list[tuple[int, int]]:
+        """(protocol, ct_mark) of each connection in the zone of a port."""
+        zone = self.zone(port)
+        return [
+            (connection.key.proto, connection.mark)
+            for in_zone, connection in self.switch.conntrack.connections(self.fabric.now_s)
+            if in_zone == zone
+        ]
+
+    def count(self, name: str, port: str | None = None) -> int:
+        return self.engine.counters.of(name, port)
+
+    def addresses_known(self) -> int:
+        return self.engine.cache.neighbors_held
+
+    def registers_of(self, packet: PacketIn) -> dict[Field, int]:
+        return {Field.REG6: packet.source_zone, Field.REG7: packet.target_zone}
+
+
+def _extend(total: Moves, moves: Moves) -> None:
+    total.outcomes += moves.outcomes
+    total.removed += moves.removed
+    total.refused += moves.refused
+    total.warnings += moves.warnings
