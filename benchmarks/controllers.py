@@ -42,10 +42,10 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core the controller runs on, and which the instrument; None: not pinned."""
+    """Two cores for two things that take turns: controller and instrument. None: not pinned."""
 
-    controller: int | None
-    instrument: int | None
+    first: int | None
+    second: int | None
 
     @classmethod
     def of_this_machine(cls) -> Cores:
@@ -56,6 +56,13 @@ class Cores:
 def pinned(argv: list[str], core: int | None) -> list[str]:
     """The command on one core (taskset(1))."""
     return argv if core is None else ["taskset", "--cpu-list", str(core), *argv]
+
+
+def pin(pid: int, core: int | None) -> None:
+    """Put a running process on one core, with all threads that it has and will have."""
+    if core is not None:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 def null_responder(ports: int, plan: Path) -> Callable[[int, Path], list[str]]:

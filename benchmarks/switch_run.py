@@ -81,7 +81,7 @@ def run_switch(
         contender: the controller.
         plan: file of the flow plan.
         phases: at least one.
-        cores: where the two run.
+        cores: the first for the controller, the second for the fake switch.
         place: an empty directory for logs, samples (``samples``) and latencies.
         flows: of the plan; they tell how sparse the samples must be.
 
@@ -91,7 +91,7 @@ def run_switch(
     port = free_port()
     latencies = place / "latencies"
     log = place / "controller.log"
-    with running(pinned(contender.command(port, place), cores.controller), log) as controller:
+    with running(pinned(contender.command(port, place), cores.first), log) as controller:
         argv = [
             *(str(build("fake_switch")), "--connect", str(port), "--plan", str(plan)),
             *("--expect", contender.expect, "--table-size", str(contender.table_size), "--spin"),
@@ -102,7 +102,7 @@ def run_switch(
             argv += ["--phase", str(phase)]
         try:
             result = subprocess.run(
-                pinned(argv, cores.instrument),
+                pinned(argv, cores.second),
                 capture_output=True,
                 text=True,
                 timeout=sum(phase.seconds for phase in phases) + _ALLOWANCE_S,

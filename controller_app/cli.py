@@ -188,7 +188,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: object
     ctx.exit()
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("ondemand", cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

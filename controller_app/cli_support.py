@@ -1,4 +1,7 @@
-"""What the commands share: errors with exit code 2, output for people and for programs."""
+"""What the commands share: errors with exit code 2, output for people and for programs.
+
+Importing this needs click alone: rich and YAML, which take longer, come with the first use.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
-from rich.table import Table
 
-from controller_app.goal_state_file import GoalStateFileError
 from ondemand.publishing import Progress, PublishConflictError
 from ondemand.slices import SliceNameError, SourceError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 #: Wide enough that nothing is cut where the output goes to a file or a pipe.
 _PIPE_WIDTH = 10_000
@@ -30,6 +33,8 @@ class CommandError(click.ClickException):
 @contextlib.contextmanager
 def errors_to_exit() -> Iterator[None]:
     """Turn the errors that a person can mend into one message and exit code 2."""
+    from controller_app.goal_state_file import GoalStateFileError
+
     try:
         yield
     except (SourceError, GoalStateFileError, PublishConflictError, SliceNameError) as error:
@@ -43,6 +48,8 @@ def print_json(value: object) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """Where people read. Identifiers are shown as they are, never taken for markup or emoji."""
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         file=stream,
@@ -55,6 +62,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     """An empty table; the columns named in ``numbers`` are right-aligned."""
+    from rich.table import Table
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
@@ -64,6 +73,9 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
     """A bar on standard error while a person watches it, nothing otherwise."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as ProgressBar
+
     screen = console(stderr=True)
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ProgressBar(

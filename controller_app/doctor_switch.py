@@ -6,6 +6,7 @@ Nothing is written, and no lock is taken.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from controller_app.doctor_check import Check, Machine, Status
@@ -136,6 +137,24 @@ def _controller(config: BridgeConfig, bridge: BridgeFacts) -> Check:
     return Check("controller", Status.OK, f"{config.controller}, connected")
 
 
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A row of the table Interface (ovs-vswitchd.conf.db(5))."""
+
+    type: str
+    options: dict[str, str]
+    error: str
+
+
+def read_interface(remote: str, name: str) -> Interface | None:
+    """The interface of this name, None when there is none; raises OvsdbError."""
+    with Link(remote, timeout_s=OVSDB_TIMEOUT_S) as link, link.held():
+        row = find_row(link.api, "Interface", name)
+        if row is None:
+            return None
+        return Interface(str(row.type), dict(row.options), " ".join(row.error))
+
+
 def _tunnel(config: BridgeConfig, facts: SwitchFacts) -> Check:
     if facts.iface_types and "vxlan" not in facts.iface_types:
         return Check(
@@ -143,35 +162,31 @@ def _tunnel(config: BridgeConfig, facts: SwitchFacts) -> Check:
         )
     name = config.tunnel_port
     try:
-        with Link(config.ovsdb, timeout_s=OVSDB_TIMEOUT_S) as link, link.held():
-            row = find_row(link.api, "Interface", name)
-            kind = None if row is None else str(row.type)
-            options = {} if row is None else dict(row.options)
-            error = "" if row is None else " ".join(row.error)
+        found = read_interface(config.ovsdb, name)
     except OvsdbError as failure:
         return Check("tunnel", Status.FAIL, str(failure))
-    if kind is None:
+    if found is None:
         return Check("tunnel", Status.OK, f"{name} does not exist; the agent creates it")
-    if kind != "vxlan":
+    if found.type != "vxlan":
         return Check(
             "tunnel",
             Status.FAIL,
-            f"{name} is an interface of type {kind or 'system'}",
+            f"{name} is an interface of type {found.type or 'system'}",
             "set [bridge] tunnel_port to another name",
         )
-    if error:
-        return Check("tunnel", Status.FAIL, f"{name}: {error}", "see the log of ovs-vswitchd")
+    if found.error:
+        return Check("tunnel", Status.FAIL, f"{name}: {found.error}", "see the log of ovs-vswitchd")
     wrong = {
-        key: options.get(key)
+        key: found.options.get(key)
         for key in TUNNEL_OPTIONS
-        if options.get(key) != config.tunnel_options.get(key)
+        if found.options.get(key) != config.tunnel_options.get(key)
     }
     if wrong:
-        found = ", ".join(f"{key} {value or 'not set'}" for key, value in wrong.items())
+        text = ", ".join(f"{key} {value or 'not set'}" for key, value in wrong.items())
         return Check(
             "tunnel",
             Status.WARN,
-            f"{name} (vxlan) has {found}, which the configuration has otherwise",
+            f"{name} (vxlan) has {text}, which the configuration has otherwise",
             "the agent changes it, with take_over = true also remote_ip and key",
         )
     return Check("tunnel", Status.OK, f"{name}: vxlan, remote_ip=flow, key=flow")

@@ -11,7 +11,6 @@ os-ken's send queue and its thread are not used: ``SocketWriter`` is the only on
 from __future__ import annotations
 
 import logging
-import os
 import select
 import socket
 import threading
@@ -41,6 +40,7 @@ from controller_app.decode import (
 from controller_app.flow_mod import VERSION
 from controller_app.owner import Owner, OwnerLoan
 from controller_app.socket_writer import HIGH_WATER_BYTES, SocketWriter
+from controller_app.wake_fd import WakeFd
 from rule_cache.cookie import is_ours
 
 LOG = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ class HotDatapath(controller.Datapath):
         self._decoder = PacketInDecoder()
         self._next_probe_s = 0.0
         self._thread_id: int | None = None
-        self._wake_lock = threading.Lock()
-        self._wake_fd = -1
+        self._wake = WakeFd()
 
     def __str__(self) -> str:
         switch = "a switch" if self.id is None else f"switch {dpid_to_str(self.id)}"
@@ -138,9 +137,7 @@ class HotDatapath(controller.Datapath):
 
     def wake(self) -> None:
         """Have the owner's ``collect`` called soon."""
-        with self._wake_lock:
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
+        self._wake.set()
 
     def close(self) -> None:
         """End the connection; its thread does the rest."""
@@ -152,16 +149,12 @@ class HotDatapath(controller.Datapath):
     def serve(self) -> None:
         """Serve the connection until its end."""
         self._thread_id = threading.get_ident()
-        with self._wake_lock:
-            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             self.send_msg(self.ofproto_parser.OFPHello(self))
             self._recv_loop()
         finally:
             self.is_active = False
-            with self._wake_lock:
-                os.close(self._wake_fd)
-                self._wake_fd = -1
+            self._wake.close()
             self.socket.close()
 
     def _recv_loop(self) -> None:
@@ -181,13 +174,14 @@ class HotDatapath(controller.Datapath):
         buffer = memoryview(bytearray(READ_BYTES))
         rest = b""
         socket_fd = self.socket.fileno()
+        wake_fd = self._wake.open()
         poller = select.poll()
-        poller.register(self._wake_fd, select.POLLIN)
+        poller.register(wake_fd, select.POLLIN)
         while self.state != DEAD_DISPATCHER:
             poller.register(socket_fd, self._interest())
             ready = dict(poller.poll(self._wait_ms()))
-            if self._wake_fd in ready:
-                os.eventfd_read(self._wake_fd)
+            if wake_fd in ready:
+                self._wake.clear()
             events = ready.get(socket_fd, 0)
             if events & select.POLLOUT:
                 self._writer.flush()
@@ -228,10 +222,10 @@ class HotDatapath(controller.Datapath):
     def _check_writer(self) -> None:
         if self._writer.failure is not None:
             raise self._writer.failure
-        if self._writer.oldest_wait_s(time.monotonic()) > self._timeout_s:
+        if self._writer.standstill_s(time.monotonic()) > self._timeout_s:
             raise _ConnectionEnd(
-                f"{self._writer.waiting_bytes} bytes wait and the switch does not read them, "
-                f"for {self._timeout_s:g} s now"
+                f"the switch has read nothing of {self._writer.waiting_bytes} bytes "
+                f"for {self._timeout_s:g} s"
             )
 
     def _take(self, buf: bytes) -> bytes:

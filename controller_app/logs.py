@@ -65,6 +65,8 @@ def set_up_logs(config: LogConfig) -> logging.Handler:
     root = logging.getLogger()
     for old in tuple(root.handlers):
         root.removeHandler(old)
+        if isinstance(old.formatter, TextFormatter | JsonFormatter):
+            old.close()  # of an earlier call; others belong to whoever made them
     root.addHandler(handler)
     level = logging.getLevelNamesMapping()[config.level.upper()]
     root.setLevel(level if config.level == "debug" else max(level, logging.WARNING))

@@ -35,8 +35,7 @@ class SocketWriter:
         self._socket = sock
         self._on_waiting = on_waiting
         self._room = threading.Condition(threading.Lock())
-        #: What waits, and since when (monotonic seconds).
-        self._waiting: deque[tuple[memoryview, float]] = deque()
+        self._waiting: deque[memoryview] = deque()
         self._progress_s = 0.0
         self._ending = False
         self.waiting_bytes = 0
@@ -63,14 +62,14 @@ class SocketWriter:
         """Write what waits, as far as the socket takes it."""
         with self._room:
             while self._waiting:
-                data, since_s = self._waiting[0]
+                data = self._waiting[0]
                 sent = self._send(data)
                 if sent <= 0:
                     break
                 self.waiting_bytes -= sent
                 self._progress_s = time.monotonic()
                 if sent < len(data):
-                    self._waiting[0] = data[sent:], since_s
+                    self._waiting[0] = data[sent:]
                     break
                 self._waiting.popleft()
             if self._ending and not self._waiting:
@@ -89,11 +88,6 @@ class SocketWriter:
         """Write nothing more, not even what waits, and wake up whoever waits for room."""
         with self._room:
             self._fail(reason)
-
-    def oldest_wait_s(self, now_s: float) -> float:
-        """How long the first of what waits has been waiting, seconds; 0 when nothing waits."""
-        with self._room:
-            return now_s - self._waiting[0][1] if self._waiting else 0.0
 
     def standstill_s(self, now_s: float) -> float:
         """Seconds since the socket last took a byte of what waits; 0 when nothing waits."""
@@ -119,7 +113,7 @@ class SocketWriter:
             if not rest:
                 return True, False
             self._progress_s = time.monotonic()
-        self._waiting.append((rest, time.monotonic()))
+        self._waiting.append(rest)
         self.waiting_bytes += len(rest)
         return True, begins_to_wait
 

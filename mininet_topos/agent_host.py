@@ -74,7 +74,7 @@ class AgentOnHost:
         place = str(Path(controller_app.__file__).resolve().parent.parent)
         self._process = self.host.spawn(
             "agent",
-            [sys.executable, "-m", "controller_app", "run", "--config", str(self.config_file)],
+            [sys.executable, "-m", "controller_app.cli", "run", "--config", str(self.config_file)],
             env={"PYTHONPATH": place},
         )
 
@@ -82,6 +82,17 @@ class AgentOnHost:
         """End it in an orderly way; its rules stay in the switch."""
         if self._process is not None:
             self._process.stop()
+
+    @property
+    def process(self) -> Background:
+        """The process, running or not.
+
+        Raises:
+            AgentError: it was never started.
+        """
+        if self._process is None:
+            raise AgentError(f"the agent of {self.host.label} was not started")
+        return self._process
 
     @property
     def status(self) -> dict[str, Any]:
@@ -132,7 +143,9 @@ class AgentOnHost:
         """Resident memory of the process in MiB (VmRSS, proc(5))."""
         self._check_alive()
         pid = self._process.pid if self._process is not None else 0
-        found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+        found = re.search(
+            r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+        )
         return int(found[1]) / 1024 if found else 0.0
 
     def errors(self) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from mininet_topos.demo_lab import DemoLab
@@ -21,6 +22,10 @@ _FALSE_MAC: Final = "06:00:00:00:00:99"
 _NOBODY: Final = ("10.0.1.250", "fd00:1::250")
 
 _SPOOFED: Final = 5
+
+#: The counters of a network namespace (proc(5)).
+_SNMP: Final = "/proc/net/snmp"
+_SNMP6: Final = "/proc/net/snmp6"
 
 
 def deny_experiments() -> Iterator[Experiment[DemoLab]]:
@@ -100,48 +105,84 @@ def _reply_and_reverse(lab: DemoLab) -> Sequence[Seen]:
 
 def _false_address(lab: DemoLab) -> Seen:
     """client-3 sends as web-3, a member of the group that may reach db."""
-    source = lab.vms["client-3"]
-    as_v4, as_v6 = VM["web-3"].ips
+    source, addresses = lab.vms["client-3"], VM["web-3"].ips
+    own = [_arrived(lab, "client-3", "batch-1", family) for family in (0, 1)]
     source.ip(
-        f"address add {as_v4}/32 dev {VM_INTERFACE}",
-        f"address add {as_v6}/128 dev {VM_INTERFACE} nodad preferred_lft 0",
+        f"address add {addresses[0]}/32 dev {VM_INTERFACE}",
+        f"address add {addresses[1]}/128 dev {VM_INTERFACE} nodad preferred_lft 0",
     )
     try:
-        return all_of(
-            *(
-                _spoof(lab, "client-3", "batch-1", family, ["-I", address])
-                for family, address in enumerate((as_v4, as_v6))
-            )
-        )
+        false = [
+            _arrived(lab, "client-3", "batch-1", family, ["-I", addresses[family]])
+            for family in (0, 1)
+        ]
     finally:
         source.ip(
-            f"address delete {as_v4}/32 dev {VM_INTERFACE}",
-            f"address delete {as_v6}/128 dev {VM_INTERFACE}",
+            f"address delete {addresses[0]}/32 dev {VM_INTERFACE}",
+            f"address delete {addresses[1]}/128 dev {VM_INTERFACE}",
         )
+    return spoof_seen(own, false)
 
 
 def _false_mac(lab: DemoLab) -> Seen:
-    source = lab.vms["web-3"]
+    source = lab.vms["db-1"]
+    own = [_arrived(lab, "db-1", "batch-2", family) for family in (0, 1)]
     source.ip(f"link set {VM_INTERFACE} address {_FALSE_MAC}")
     try:
-        return all_of(*(_spoof(lab, "web-3", "batch-2", family, []) for family in (0, 1)))
+        false = [_arrived(lab, "db-1", "batch-2", family) for family in (0, 1)]
     finally:
-        source.ip(f"link set {VM_INTERFACE} address {VM['web-3'].mac}")
+        source.ip(f"link set {VM_INTERFACE} address {VM['db-1'].mac}")
+    return spoof_seen(own, false)
 
 
-def _spoof(lab: DemoLab, source: str, target: str, family: int, options: list[str]) -> Seen:
-    """Send echo requests under a false name, and count what leaves and what arrives."""
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Echo requests: how many frames left the sender's interface, how many requests arrived."""
+
+    sent: int
+    arrived: int
+
+
+def spoof_seen(own: Sequence[Arrived], false: Sequence[Arrived]) -> Seen:
+    """Under its own name everything must arrive, under the false one nothing of what was sent."""
+    text = "; ".join(
+        f"{name} {lie.arrived} of {_SPOOFED} arrived, {truth.arrived} under its own"
+        for name, truth, lie in zip(("IPv4", "IPv6"), own, false, strict=True)
+    )
+    if any(lie.sent < _SPOOFED for lie in false):
+        # Nothing was tested: the frames never left the VM.
+        return Seen(ok=False, text=f"{text}; too few frames were sent")
+    held = all(truth.arrived == _SPOOFED for truth in own) and not any(lie.arrived for lie in false)
+    return Seen(held, text)
+
+
+def _arrived(
+    lab: DemoLab, source: str, target: str, family: int, options: Sequence[str] = ()
+) -> Arrived:
     address = VM[target].ips[family]
     sender, receiver = lab.vms[source], lab.vms[target]
-    sent, arrived = _growth(
-        (lambda: _frames_sent(sender), lambda: _echoes_received(receiver)[family]),
-        lambda: sender.execute(
-            ["ping", *options, "-n", "-q", "-c", str(_SPOOFED), "-i", "0.02", "-W", "0.3", address],
-            check=False,
-        ),
+    sent, arrived = _frames_sent(sender), _echoes_received(receiver, family)
+    lab.note(source, address)
+    # Answers do not matter: those to a false name would go to its owner.
+    sender.execute(
+        ["ping", *options, "-n", "-q", "-c", str(_SPOOFED), "-i", "0.02", "-W", "0.3", address],
+        check=False,
     )
-    text = f"{_name(family)}: {arrived} of {_SPOOFED} arrived"
-    if sent < _SPOOFED:
-        # Nothing was tested: the frames never left the VM.
-        return Seen(ok=False, text=f"{text}, but only {sent} frames were sent")
-    return Seen(arrived == 0, text)
+    lab.note(source, address)
+    return Arrived(_frames_sent(sender) - sent, _echoes_received(receiver, family) - arrived)
+
+
+def _frames_sent(vm: Vm) -> int:
+    path = f"/sys/class/net/{VM_INTERFACE}/statistics/tx_packets"
+    return int(vm.execute(["cat", path]).stdout)
+
+
+def _echoes_received(vm: Vm, family: int) -> int:
+    """How many echo requests the VM's kernel has seen."""
+    if family == 1:
+        found = re.search(
+            r"^Icmp6InEchos\s+(\d+)", vm.execute(["cat", _SNMP6]).stdout, re.MULTILINE
+        )
+        return int(found[1]) if found else 0
+    names, values = re.findall(r"^Icmp: (.*)$", vm.execute(["cat", _SNMP]).stdout, re.MULTILINE)
+    return int(dict(zip(names.split(), values.split(), strict=True))["InEchos"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Final, Self
 
 from controller_app.sqlite_store import SqliteStore
 from mininet_topos.agent_host import AgentError, AgentOnHost
+from mininet_topos.demo_model import Measurement
 from mininet_topos.demo_rules import OnDemandRule, Use, on_demand_rules
 from mininet_topos.demo_state import (
     ADMIN,
@@ -49,6 +51,7 @@ _SERVERS: Final[Mapping[str, Mapping[str, tuple[int, ...]]]] = {
     "db": {"tcp": (SQL,)},
 }
 
+
 class DemoLab:
     """A context in which the demo's hosts, agents and VMs run.
 
@@ -58,6 +61,8 @@ class DemoLab:
         vms: by name; see ``demo_state``.
         uses: which VM has sent to which address, as far as ``ping`` and its like were used.
         last_traffic_s: when that last ended (monotonic seconds).
+        first_counts: on-demand rules after the first traffic, by host and table.
+        measurements: what experiments have measured.
     """
 
     def __init__(self, *, with_fleet: bool, progress: Callable[[str], None]) -> None:
@@ -74,6 +79,8 @@ class DemoLab:
         self.vms: dict[str, Vm] = {}
         self.uses: set[Use] = set()
         self.last_traffic_s = 0.0
+        self.first_counts: Mapping[int, Mapping[int, int]] = {}
+        self.measurements: list[Measurement] = []
         self._store: SqliteStore
         self._stack = ExitStack()
 
@@ -102,9 +109,7 @@ class DemoLab:
     def publish(self, *, without_rules: Collection[str] = ()) -> int:
         """Publish the goal state; returns how many records differ from the one before."""
         tunnels = {host.label: host.tunnel_ip for host in self.fabric.hosts}
-        payloads = demo_payloads(
-            tunnels, without_rules=without_rules, with_fleet=self._with_fleet
-        )
+        payloads = demo_payloads(tunnels, without_rules=without_rules, with_fleet=self._with_fleet)
         return self._store.publish(payloads, replace_all=False).written
 
     def publish_fleet(self, count: int, progress: Progress) -> None:
@@ -128,6 +133,17 @@ class DemoLab:
     def rules_per_table(self) -> dict[int, dict[int, int]]:
         """For each host the number of on-demand rules in each table."""
         return {host: Counter(rule.table for rule in self.rules(host)) for host in self.agents}
+
+    def zone_of(self, host: int, ofport: int) -> int:
+        """The conntrack zone of a local port, read from the rule that classifies its packets."""
+        (rule,) = self.host(host).dump_flows(match=f"table=0,in_port={ofport}")
+        found = re.search(r"set_field:(0x[0-9a-f]+)->reg6", rule)
+        return int(found[1], 16) if found else 0
+
+    def rules_of_zone(self, host: int, zone: int) -> int:
+        """How many rules of a host belong to the port with this zone."""
+        own = re.compile(rf"\breg[67]={zone:#x}\b|:{zone:#x}->reg[67]\b")
+        return sum(1 for line in self.host(host).dump_flows() if own.search(line))
 
     # Traffic --------------------------------------------------------------------------------------
 

@@ -58,9 +58,7 @@ class Measurement:
     unit: str
 
 
-def check(
-    theme: str, name: str, promised: str, look: Callable[[LabT], Seen]
-) -> Experiment[LabT]:
+def check(theme: str, name: str, promised: str, look: Callable[[LabT], Seen]) -> Experiment[LabT]:
     """An experiment with one promise."""
     return Experiment((Promise(theme, name, promised),), lambda lab: (look(lab),))
 

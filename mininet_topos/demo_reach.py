@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from mininet_topos.demo_lab import DemoLab
@@ -29,13 +30,13 @@ def reach_experiments() -> Iterator[Experiment[DemoLab]]:
             THEME,
             f"ping {place}",
             "IPv4 and IPv6 answered",
-            lambda lab, pair=(source, target): ping_both(lab, *pair),
+            partial(ping_both, source=source, target=target),
         )
         yield check(
             THEME,
             f"TCP {place}",
             "IPv4 and IPv6 connect, data comes back",
-            lambda lab, pair=(source, target): tcp_both(lab, *pair, HTTP),
+            partial(tcp_both, source=source, target=target, port=HTTP),
         )
     yield check(THEME, "ping the gateway", "answers, IPv4 and IPv6", _gateways)
     yield check(
@@ -44,9 +45,7 @@ def reach_experiments() -> Iterator[Experiment[DemoLab]]:
         "a member of web reaches db",
         lambda lab: tcp_both(lab, "web-1", "db-2", SQL),
     )
-    yield check(
-        THEME, "UDP in fragments", "pass once their rules are there", _fragments
-    )
+    yield check(THEME, "UDP in fragments", "pass once their rules are there", _fragments)
 
 
 def ping_both(lab: DemoLab, source: str, target: str) -> Seen:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ondemand.addresses import Prefix, parse_ip, parse_prefix
+from ondemand.addresses import parse_ip, parse_prefix
 from ondemand.codec import encode_record
 from ondemand.goal_state import compile_goal_state, encode_slices
 from ondemand.publishing import Payloads
@@ -39,7 +39,6 @@ ADMIN_RULES: Final = ("web-admin-v4", "web-admin-v6")
 #: Where the neighbors of ``--neighbors`` are: room for four million.
 FLEET_PREFIX: Final = parse_prefix("10.64.0.0/10")
 _FLEET_GATEWAY: Final = "10.127.255.254"
-MAX_NEIGHBORS: Final = 1_000_000
 #: How many are published at a time: whole shards of 256 addresses.
 _BATCH: Final = 200 * 256
 
@@ -169,7 +168,9 @@ def goal_state(
     }
 
 
-def fleet_payloads(count: int, hosts: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Payloads]]]:
+def fleet_payloads(
+    count: int, hosts: Sequence[str]
+) -> Iterator[tuple[int, Mapping[str, Payloads]]]:
     """``count`` synthetic neighbors, a batch at a time: how many it has, and its slices.
 
     ``hosts`` are the tunnel addresses that the neighbors are spread over.
@@ -196,8 +197,6 @@ def fleet_address(number: int) -> str:
     """The address of a synthetic neighbor, counted from 0."""
     value = int.from_bytes(FLEET_PREFIX.network, "big") + 256 + number
     return ".".join(map(str, value.to_bytes(4, "big")))
-
-
 
 
 def _subnet(name: str, vni: int, *cidrs: str) -> dict[str, Any]:

@@ -85,9 +85,7 @@ class Engine:
 
     def take(self) -> Effects:
         """What is to be done since the last call."""
-        effects = self._installer.effects
-        self._installer.effects = Effects()
-        return effects
+        return self._installer.take()
 
     @property
     def has_effects(self) -> bool:
@@ -126,14 +124,14 @@ class Engine:
 
     def flow_removed(self, removed: FlowRemoved) -> None:
         """The switch dropped a rule by itself, or confirms a delete (then it is unknown here)."""
-        entry = self._installer.ledger.remove(removed.cookie)
+        entry = self._installer.removed(removed.cookie)
         if entry is not None:
             self.counters.add(f"rule_removed.{_REASONS.get(removed.reason, 'other')}")
 
     def rejected(self, cookie: int) -> None:
         """The switch refused the rule with this cookie; what it was for is dropped there."""
         self.counters.add("rule_rejected")
-        self._installer.ledger.remove(cookie)
+        self._installer.rejected(cookie)
 
     # -- in: interfaces --------------------------------------------------------------------------
 

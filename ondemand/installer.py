@@ -24,10 +24,27 @@ class Installer:
 
     def __init__(self, cookies: Cookies, *, max_rules: int, max_rules_per_owner: int) -> None:
         self.ledger = Ledger(cookies, max_rules=max_rules, max_rules_per_owner=max_rules_per_owner)
-        #: What is to be sent; the engine swaps it for a new one when the shell takes it.
+        #: What is to be sent; ``take`` swaps it for a new one.
         self.effects = Effects()
         self._cookies = cookies
         self._static: dict[str, dict[RuleKey, tuple[int, Rule]]] = {}
+        #: Cookies of rules in ``effects``. Deletes are sent before adds, so a rule that has to go
+        #: before it was sent is withdrawn instead.
+        self._unsent: set[int] = set()
+        self._withdrawn: set[int] = set()
+        #: Of a rule that takes another one's place: that one's cookie, should this one not get there.
+        self._replaced: dict[int, int] = {}
+
+    def take(self) -> Effects:
+        """What is to be sent since the last call."""
+        effects, self.effects = self.effects, Effects()
+        gone = self._withdrawn
+        if gone:
+            effects.adds = [item for item in effects.adds if item[0] not in gone]
+            effects.after_barrier = [item for item in effects.after_barrier if item[0] not in gone]
+            gone.clear()
+        self._unsent.clear()
+        return effects
 
     # -- on demand -------------------------------------------------------------------------------
 
@@ -50,18 +67,61 @@ class Installer:
                 return
         cookie, evicted = self.ledger.add(rule, tags, owner, subject, now_s)
         self.effects.adds.append((cookie, rule))
-        if evicted:
-            self.effects.deletes += evicted
+        self._unsent.add(cookie)
+        if entry is not None:
+            self._replace(entry.cookie, cookie)
+        for old in evicted:
+            self._unsend(old)
 
     def delete(self, entry: Entry) -> None:
         self.ledger.remove(entry.cookie)
-        self.effects.deletes.append(entry.cookie)
+        self._unsend(entry.cookie)
 
     def delete_owned(self, owner: int) -> None:
         """Delete all on-demand rules on one port's account."""
         for cookie in self.ledger.cookies_of_owner(owner):
             self.ledger.remove(cookie)
+            self._unsend(cookie)
+
+    def removed(self, cookie: int) -> Entry | None:
+        """The switch dropped a rule by itself: its entry, None when it is not in the ledger."""
+        self._replaced.pop(cookie, None)
+        return self.ledger.remove(cookie)
+
+    def rejected(self, cookie: int) -> None:
+        """The switch refused a rule; then what it was to replace must go too, for it is not true."""
+        self.ledger.remove(cookie)
+        for rules in self._static.values():
+            for key in [key for key, (of_rule, _) in rules.items() if of_rule == cookie]:
+                del rules[key]
+        old = self._replaced.pop(cookie, None)
+        if old is not None:
+            self.effects.deletes.append(old)
+
+    def _replace(self, old: int, new: int) -> None:
+        """A rule takes the place of one with the same match."""
+        if old in self._unsent:
+            self._withdraw(old)
+            before = self._replaced.pop(old, None)
+        else:
+            self._replaced.pop(old, None)
+            before = old
+        if before is not None:
+            self._replaced[new] = before
+
+    def _unsend(self, cookie: int) -> None:
+        """A rule must go from the switch, or not get there."""
+        before = self._replaced.pop(cookie, None)
+        if cookie not in self._unsent:
             self.effects.deletes.append(cookie)
+        else:
+            self._withdraw(cookie)
+            if before is not None:
+                self.effects.deletes.append(before)
+
+    def _withdraw(self, cookie: int) -> None:
+        self._unsent.discard(cookie)
+        self._withdrawn.add(cookie)
 
     # -- static ----------------------------------------------------------------------------------
 
@@ -76,14 +136,18 @@ class Installer:
         have = self._static.setdefault(name, {})
         for key in [key for key in have if key not in wanted]:
             cookie, _ = have.pop(key)
-            self.effects.deletes.append(cookie)
+            self._unsend(cookie)
         for key, rule in wanted.items():
-            if key in have and have[key][1] == rule:
+            old = have.get(key)
+            if old is not None and old[1] == rule:
                 continue
             cookie = self._cookies.next(rule.shape.table)
             have[key] = (cookie, rule)
             target = self.effects.after_barrier if rule.shape.name in late else self.effects.adds
             target.append((cookie, rule))
+            self._unsent.add(cookie)
+            if old is not None:
+                self._replace(old[0], cookie)
         if not have:
             del self._static[name]
 
@@ -94,4 +158,7 @@ class Installer:
         """The switch has none of our rules any more."""
         self.ledger.clear()
         self._static.clear()
+        self._unsent.clear()
+        self._withdrawn.clear()
+        self._replaced.clear()
         self.effects = Effects(requests=self.effects.requests, warnings=self.effects.warnings)

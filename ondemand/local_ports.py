@@ -33,6 +33,11 @@ class LocalPort:
     def vpc(self) -> str:
         return self.record.vpc
 
+    @property
+    def macs(self) -> tuple[bytes, ...]:
+        """All MACs that it may send from: its own, then those of its allowed address pairs."""
+        return (*dict.fromkeys([self.record.mac, *(pair.mac for pair in self.record.pairs)]),)
+
 
 def port_tag(port: str) -> str:
     """The tag of "is this port active here, and what is its record"."""

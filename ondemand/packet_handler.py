@@ -65,6 +65,7 @@ class PacketHandler:
         self._waiting = waiting
         self._counters = counters
         self._buckets: dict[int, TokenBucket] = {}
+        self._location_table = pipeline.number(Table.LOCATION)
         self._tables = {pipeline.number(table): table for table in Table}
 
     def handle(self, packet: PacketIn, now_s: float) -> None:
@@ -116,13 +117,15 @@ class PacketHandler:
         flow: Flow | None = None
         if port.record.port_security:
             found = flow_of(packet, frame, _EGRESS)
-            if isinstance(found, NoFlow):
-                self._counters.add(f"no_flow.{found.value}", port.record.id)
-                return
-            flow = found
             # A packet that got as far as LOCATION was judged, by a rule or by the state of its
-            # connection; a verdict rule would only repeat it.
-            if table is _EGRESS_VERDICT and not self._verdict(packet, port, flow, now_s):
+            # connection; a verdict rule would only repeat it. It may be one of which no flow can be
+            # told, as an ICMP error or a later fragment: its place is asked for all the same.
+            if isinstance(found, Flow):
+                flow = found
+                if table is _EGRESS_VERDICT and not self._verdict(packet, port, flow, now_s):
+                    return
+            elif table is _EGRESS_VERDICT:
+                self._counters.add(f"no_flow.{found.value}", port.record.id)
                 return
         elif frame.kind not in (Kind.IPV4, Kind.IPV6):
             self._counters.add("no_flow.not_ip", port.record.id)
@@ -142,7 +145,8 @@ class PacketHandler:
         ):
             return
         self._counters.add("allowed", port.record.id)
-        self._send_on(packet, frame, 0)
+        # Not packet.in_port: while it waited the interface may have come back under another number.
+        self._send_on(port.ofport, packet, frame, 0)
 
     def _settle_target(
         self,
@@ -182,31 +186,35 @@ class PacketHandler:
         if isinstance(verdict, Deny):
             self._counters.add(f"denied.{verdict.reason.value}", target.record.id)
             return False
-        self._place_way_back(target, frame, port.zone, now_s)
-        return True
+        return self._place_way_back(target, packet, frame, port, now_s)
 
     def _ingress(self, packet: PacketIn, frame: Frame, port: LocalPort, now_s: float) -> None:
+        from_tunnel = packet.in_port == self._maker.tunnel_port
+        tun_id = port.subnet.vni if from_tunnel else 0
+        if not port.record.port_security:
+            # It was switched off while the packet waited.
+            self._send_on(packet.in_port, packet, frame, tun_id)
+            return
         flow = flow_of(packet, frame, _INGRESS)
         if isinstance(flow, NoFlow):
             self._counters.add(f"no_flow.{flow.value}", port.record.id)
             return
         if not self._verdict(packet, port, flow, now_s):
             return
-        if not flow.reply:
-            self._place_way_back(port, frame, port.zone, now_s)
+        if not flow.reply and not self._place_way_back(port, packet, frame, port, now_s):
+            return
         self._counters.add("allowed", port.record.id)
-        from_tunnel = packet.in_port == self._maker.tunnel_port
-        tun_id = port.subnet.vni if from_tunnel else 0
-        self._send_on(packet, frame, tun_id)
+        self._send_on(packet.in_port, packet, frame, tun_id)
 
-    def _send_on(self, packet: PacketIn, frame: Frame, tun_id: int) -> None:
+    def _send_on(self, in_port: int, packet: PacketIn, frame: Frame, tun_id: int) -> None:
         """Put the packet through the pipeline again, where it meets the rules made for it.
 
-        Not a fragment: OVS holds it until the rest of its datagram arrives, which is past that point.
-        That one datagram is lost; the next one meets the rules.
+        Not a fragment that missed a verdict: conntrack would hold it until the rest of its datagram
+        comes, which is waiting past that point. That one datagram is lost; the next one meets the
+        rules. Past the verdicts all fragments miss alike, and come together again.
         """
-        if frame.fragment is _NOT_FRAGMENT:
-            self._installer.effects.packet_outs.append((packet.in_port, tun_id, packet.data))
+        if frame.fragment is _NOT_FRAGMENT or packet.table == self._location_table:
+            self._installer.effects.packet_outs.append((in_port, tun_id, packet.data))
 
     def _verdict(self, packet: PacketIn, port: LocalPort, flow: Flow, now_s: float) -> bool:
         """Judge and install; whether the packet may go on."""
@@ -233,15 +241,23 @@ class PacketHandler:
         for rule in self._maker.for_verdict(port, flow, verdict):
             self._installer.install(rule, verdict.tags, owner, subject, now_s, missed_table)
 
-    def _place_way_back(self, port: LocalPort, frame: Frame, owner: int, now_s: float) -> None:
-        """The location that ``port``'s answer to this frame will ask for; no matter when unknown."""
+    def _place_way_back(
+        self, port: LocalPort, packet: PacketIn, frame: Frame, payer: LocalPort, now_s: float
+    ) -> bool:
+        """The location that ``port``'s answer to this frame will ask for, on the payer's account.
+
+        False when the packet has to wait for a record; that there is no way back does not matter.
+        """
         if any(frame.src) and len(frame.src) in (4, 16):
             eth_dst = way_back(port, frame.eth_src, frame.src)
             location = locate(self._world, port, eth_dst, frame.src)
-            if not isinstance(location, Need | NoLocation | GatewayEcho):
-                self._place(
-                    port, owner, LocationSubject(port.zone, eth_dst, frame.src), location, now_s
-                )
+            if isinstance(location, Need):
+                self._park(location, packet, payer, now_s)
+                return False
+            if isinstance(location, Tunnel | Local):
+                subject = LocationSubject(port.zone, eth_dst, frame.src)
+                self._place(port, payer.zone, subject, location, now_s)
+        return True
 
     def _place(
         self,
@@ -279,15 +295,14 @@ class PacketHandler:
         self._installer.install(rule, answer.tags, port.zone, subject, now_s, packet.table)
         if isinstance(answer, Answer):
             self._counters.add("answered", port.record.id)
-            self._installer.effects.packet_outs.append((packet.in_port, 0, packet.data))
+            self._installer.effects.packet_outs.append((port.ofport, 0, packet.data))
         else:
             self._counters.add(f"not_answered.{answer.reason.value}", port.record.id)
 
     def _park(self, need: Need, packet: PacketIn, port: LocalPort, now_s: float) -> None:
-        asked = self._waiting.waits_for(need)
         if not self._waiting.park(need, packet, port.zone, now_s):
             self._counters.add("parked.no_room", port.record.id)
             return
         self._counters.add("parked", port.record.id)
-        if need.key and not asked:
+        if need.key and self._waiting.must_ask(need, now_s):
             self._installer.effects.requests.append(Fetch(need.slice, need.key))

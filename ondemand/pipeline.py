@@ -57,6 +57,10 @@ ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 #: ports, and of protocols without ports it knows one connection per address pair in which the other
 #: direction counts as the reply: both would be let through by state where no rule allows it.
 TRACKED = {4: (TCP, UDP, ICMP), 6: (TCP, UDP, ICMPV6)}
+#: What OVS takes for the protocol of a later IPv6 fragment, whatever it is a part of. It goes to
+#: conntrack too, where it waits for the first one; that of an untracked protocol waits in vain.
+IPV6_LATER_FRAGMENT = 44
+_MEETS_CONNTRACK = {4: TRACKED[4], 6: (*TRACKED[6], IPV6_LATER_FRAGMENT)}
 
 #: ICMPv6 that never leaves the local link and that the fabric answers or ignores: MLD (RFC 2710,
 #: RFC 3810), router and neighbor discovery, redirect (RFC 4861). 135 is answered in RESPONDER.
@@ -313,7 +317,7 @@ class Pipeline:
                     [Ct(zone=register, table=self.number(state))],
                 )
                 for family in (4, 6)
-                for protocol in TRACKED[family]
+                for protocol in _MEETS_CONNTRACK[family]
             )
             self.untracked[direction] = tuple(
                 self._shape(
@@ -347,7 +351,9 @@ class Pipeline:
             ),
         ):
             name = direction.name.lower()
-            invalid = CtState.INV | CtState.TRK
+            # Without asking for +trk: fragments that waited in vain are let go as +inv-trk, inside
+            # the next packet of whatever port meets conntrack.
+            invalid = CtState.INV
             self.invalid[direction] = self._shape(
                 f"invalid_{name}", table, P_GUARD, [Eq(Field.CT_STATE, invalid, invalid)], []
             )

@@ -101,6 +101,7 @@ class PortManager:
             self._activate(record, subnet, ofport)
         else:
             self._update(port, record, subnet, ofport)
+        self._warn_of_missing_groups(port_id)
 
     def refresh_holdings(self) -> None:
         """Follow exactly the whole slices that the plugged ports refer to."""
@@ -124,7 +125,7 @@ class PortManager:
         if port.record.port_security:
             port.epoch = self._new_epoch()
             self._counters.add("epoch.bumped", port.record.id)
-            self._program(port, late=frozenset(self._epoch_shapes()))
+            self._program(port, late=self._epoch_shapes())
 
     @property
     def plugged_ports(self) -> dict[str, int]:
@@ -165,19 +166,28 @@ class PortManager:
             self._warned[port_id] = sentence
             self._installer.effects.warnings.append(sentence)
 
+    def _warn_of_missing_groups(self, port_id: str) -> None:
+        port = self._world.ports.get(port_id)
+        if port is None:
+            return
+        missing = self._world.missing_groups(port.record.groups)
+        if missing:
+            names = " and ".join(map(repr, missing))
+            self._warn(port_id, f"port {port_id!r} is in group {names}, which does not exist")
+        else:
+            self._warned.pop(port_id, None)
+
     def _activate(self, record: Port, subnet: Subnet, ofport: int) -> None:
         try:
             zone = self._zones.take()
         except LookupError as error:
             self._warn(record.id, f"port {record.id!r} gets no rules: {error}")
             return
-        self._warned.pop(record.id, None)
         port = LocalPort(record, subnet, ofport, zone, self._new_epoch())
-        for group in self._world.missing_groups(record.groups):
-            self._warn(record.id, f"port {record.id!r} is in group {group!r}, which does not exist")
         self._world.add_port(port)
         self._set_meter(port)
         self._program(port)
+        self._program_sharers(port.macs, subnet.vni)
         self._on_change(port)
 
     def _deactivate(self, port: LocalPort) -> None:
@@ -187,6 +197,7 @@ class PortManager:
         if self._settings.meter_rate:
             self._installer.effects.meters.append(SetMeter(port.zone, 0, 0))
         self._zones.give_back(port.zone)
+        self._program_sharers(port.macs, port.subnet.vni)
         self._on_gone(port)
 
     def _update(self, port: LocalPort, record: Port, subnet: Subnet, ofport: int) -> None:
@@ -198,16 +209,43 @@ class PortManager:
             or old.port_security != record.port_security
             or port.subnet != subnet
         )
+        shared = [(port.macs, port.subnet.vni)]
         port.record, port.subnet, port.ofport = record, subnet, ofport
+        shared.append((port.macs, subnet.vni))
         if narrowed:
             port.epoch = self._new_epoch()
-        self._program(port)
+        # As in bump_epoch: no connection may be stamped anew by a verdict rule that is about to go.
+        self._program(port, late=self._epoch_shapes())
+        for macs, vni in shared:
+            self._program_sharers(macs, vni)
         self._on_change(port)
 
     def _program(self, port: LocalPort, late: frozenset[str] = frozenset()) -> None:
         meter = port.zone if self._settings.meter_rate else 0
-        rules = port_rules(self._pipeline, port, self._tunnel_port, meter)
+        rules = port_rules(self._pipeline, port, self._tunnel_port, meter, self._own_macs(port))
         self._installer.set_static(_name(port), rules, late=late)
+
+    def _own_macs(self, port: LocalPort) -> list[bytes]:
+        """The MACs of a port by which frames from a tunnel reach it.
+
+        Of ports of one subnet that share a MAC it is the one whose own it is, else the first by id,
+        as in the slices (``records.MacPointer``).
+        """
+        others = [p for p in self._sharers(port.macs, port.subnet.vni) if p is not port]
+        return [
+            mac
+            for mac in port.macs
+            if not any(mac in p.macs and _rank(p, mac) < _rank(port, mac) for p in others)
+        ]
+
+    def _sharers(self, macs: tuple[bytes, ...], vni: int) -> list[LocalPort]:
+        ports = self._world.ports.values()
+        return [p for p in ports if p.subnet.vni == vni and not set(macs).isdisjoint(p.macs)]
+
+    def _program_sharers(self, macs: tuple[bytes, ...], vni: int) -> None:
+        """Another port with one of these MACs may have to take its frames, or leave them."""
+        for port in self._sharers(macs, vni):
+            self._program(port)
 
     def _set_meter(self, port: LocalPort) -> None:
         settings = self._settings
@@ -215,15 +253,20 @@ class PortManager:
             meter = SetMeter(port.zone, settings.meter_rate, settings.meter_burst)
             self._installer.effects.meters.append(meter)
 
-    def _epoch_shapes(self) -> list[str]:
-        return [
-            s.name for s in (*self._pipeline.judged.values(), *self._pipeline.not_judged.values())
-        ]
+    def _epoch_shapes(self) -> frozenset[str]:
+        pipeline = self._pipeline
+        return frozenset(
+            s.name for s in (*pipeline.judged.values(), *pipeline.not_judged.values())
+        )
 
     def _new_epoch(self) -> int:
         epoch = self._next_epoch
         self._next_epoch = epoch % _MAX_EPOCH + 1
         return epoch
+
+
+def _rank(port: LocalPort, mac: bytes) -> tuple[bool, str]:
+    return port.record.mac != mac, port.record.id
 
 
 def _name(port: LocalPort) -> str:

@@ -13,11 +13,12 @@ from ondemand.decide import judge, locate, resolve
 from ondemand.holder import claims_tag, topology_tag
 from ondemand.installer import Installer
 from ondemand.local_ports import LocalPort
-from ondemand.policy import Policy, narrows
+from ondemand.policy import narrows
 from ondemand.port_manager import PortManager
-from ondemand.records import Claim, Group, Neighbor, Record, SecurityRule
+from ondemand.records import Claim, Group, Neighbor, Record, SecurityRule, Subnet
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import RecordChange, record_tag
+from ondemand.slices import vpc_slice
 from ondemand.subjects import LocationSubject, ResolveSubject, Subject, VerdictSubject
 from ondemand.verdict import GatewayEcho, Need, NoLocation, Reason
 from ondemand.world import World
@@ -51,6 +52,8 @@ class Rejudge:
                 self._vpc_changed(owner, change, tags, narrowed)
             elif kind == "sg":
                 tags[change.slice] = None
+                # That a port's group comes or goes is worth a word.
+                settle |= isinstance(change.old or change.new, Group)
                 if _rule_narrows(change.old, change.new):
                     narrowed.update(
                         (p, None) for p in self._world.ports.values() if owner in p.record.groups
@@ -85,13 +88,36 @@ class Rejudge:
         tags: dict[Tag, None],
         narrowed: dict[LocalPort, None],
     ) -> None:
-        if isinstance(change.old or change.new, Claim):
+        old, new = change.old, change.new
+        if isinstance(old or new, Claim):
             tags[claims_tag(vpc)] = None
-            if change.old is not None:
-                lost = set(change.old.groups) if isinstance(change.old, Claim) else set()
-                self._lose_groups(vpc, lost, narrowed)
+            self._lose_groups(vpc, self._groups_lost_by_claim(vpc, old, new), narrowed)
         else:
             tags[topology_tag(vpc)] = None
+            if isinstance(old or new, Subnet):
+                # Claims count inside their subnet only.
+                lost = {group for claim in self._claims(vpc) for group in claim.groups}
+                self._lose_groups(vpc, lost, narrowed)
+
+    def _groups_lost_by_claim(self, vpc: str, old: Record | None, new: Record | None) -> set[str]:
+        """Groups that a claimed address may not be in any more."""
+        after = new if isinstance(new, Claim) else None
+        if isinstance(old, Claim):
+            stays = after is not None and after.subnet == old.subnet
+            return set(old.groups).difference(after.groups if after is not None and stays else ())
+        lost: set[str] = set()
+        if after is not None:
+            for claim in self._claims(vpc):
+                # The new one, being longer, takes addresses from it.
+                longer = claim.prefix.length < after.prefix.length
+                if longer and claim.prefix.contains(after.prefix.network):
+                    lost.update(claim.groups)
+            lost.difference_update(after.groups)
+        return lost
+
+    def _claims(self, vpc: str) -> list[Claim]:
+        records = self._world.cache.whole(vpc_slice(vpc)) or {}
+        return [record for record in records.values() if isinstance(record, Claim)]
 
     def _neighbor_changed(
         self, vpc: str, change: RecordChange, narrowed: dict[LocalPort, None]
@@ -115,7 +141,8 @@ class Rejudge:
         for port in self._world.ports.values():
             if port.vpc == vpc:
                 policy = self._world.policy(port.record.groups)
-                if isinstance(policy, Policy) and not lost.isdisjoint(policy.remote_groups):
+                # Rules that are not here yet may be about any group.
+                if isinstance(policy, str) or not lost.isdisjoint(policy.remote_groups):
                     narrowed[port] = None
 
     def _judge_entry(self, entry: Entry, now_s: float) -> None:

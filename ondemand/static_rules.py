@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ondemand.addresses import link_local_of
 from ondemand.local_ports import LocalPort
@@ -29,8 +29,18 @@ def frame_rules(pipeline: Pipeline) -> list[Rule]:
     return rules
 
 
-def port_rules(pipeline: Pipeline, port: LocalPort, tunnel_port: int, meter: int) -> list[Rule]:
-    """The rules of one local port. ``meter`` 0: packet-ins are not metered."""
+def port_rules(
+    pipeline: Pipeline,
+    port: LocalPort,
+    tunnel_port: int,
+    meter: int,
+    macs_from_tunnel: Iterable[bytes] | None = None,
+) -> list[Rule]:
+    """The rules of one local port. ``meter`` 0: packet-ins are not metered.
+
+    ``macs_from_tunnel``: frames to these reach it from a tunnel; all its MACs unless given.
+    """
+    macs = port.macs if macs_from_tunnel is None else macs_from_tunnel
     zone, record = port.zone, port.record
     rules = [
         pipeline.from_port.rule(ofport=port.ofport, vni=port.subnet.vni, zone=zone),
@@ -44,7 +54,7 @@ def port_rules(pipeline: Pipeline, port: LocalPort, tunnel_port: int, meter: int
             pipeline.from_tunnel.rule(
                 tunnel_port=tunnel_port, vni=port.subnet.vni, mac=mac, zone=zone
             )
-            for mac in _macs(port)
+            for mac in macs
         ]
     if not record.port_security:
         rules += [shape.rule(zone=zone) for shape in pipeline.any_source.values()]
@@ -65,16 +75,12 @@ def epoch_rules(pipeline: Pipeline, port: LocalPort, direction: Direction) -> li
     ]
 
 
-def _macs(port: LocalPort) -> list[bytes]:
-    return list(dict.fromkeys([port.record.mac, *(pair.mac for pair in port.record.pairs)]))
-
-
 def _sources(pipeline: Pipeline, port: LocalPort) -> Iterator[Rule]:
     """Port security: which MAC may send from which address. A pair binds its two together."""
     record, zone = port.record, port.zone
     allowed = {(record.mac, ip, len(ip) * 8) for ip in record.fixed_ips}
     allowed |= {(pair.mac, pair.prefix.network, pair.prefix.length) for pair in record.pairs}
-    allowed |= {(mac, link_local_of(mac), 128) for mac in _macs(port)}
+    allowed |= {(mac, link_local_of(mac), 128) for mac in port.macs}
     for mac, network, length in sorted(allowed):
         size = len(network)
         mask = ((1 << length) - 1) << (size * 8 - length)

@@ -119,6 +119,10 @@ class Topology:
                 subnet = self.subnets.get(name)
                 if subnet is None:
                     self.problems.append(f"router {router.id!r} names subnet {name!r}, unknown")
+                elif not subnet.gateways:
+                    self.problems.append(
+                        f"router {router.id!r} joins subnet {name!r}, which has no gateway"
+                    )
                 elif name in views:
                     self.problems.append(f"subnet {name!r} is on router {views[name].id!r} already")
                 else:

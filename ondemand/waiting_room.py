@@ -24,6 +24,8 @@ class WaitingRoom:
         self._max_per_port = max_per_port
         self._park_s = park_s
         self._by_need: dict[Need, list[_Parked]] = {}
+        #: When the source was asked last, for each need that somebody waits for.
+        self._asked_s: dict[Need, float] = {}
         self._per_zone: Counter[int] = Counter()
         self._count = 0
 
@@ -31,8 +33,20 @@ class WaitingRoom:
         return self._count
 
     def waits_for(self, need: Need) -> bool:
-        """Whether a packet waits for this record, so that it has been asked for already."""
+        """Whether a packet waits for this record."""
         return need in self._by_need
+
+    def must_ask(self, need: Need, now_s: float) -> bool:
+        """Whether the source is to be asked for a record now; if so, that counts as done.
+
+        Once for all that wait for it, but again when no answer came in the time that a packet waits:
+        a source that was away has forgotten the question.
+        """
+        asked_s = self._asked_s.get(need)
+        if asked_s is not None and now_s - asked_s < self._park_s:
+            return False
+        self._asked_s[need] = now_s
+        return True
 
     def park(self, need: Need, packet: PacketIn, zone: int, now_s: float) -> bool:
         """Let a packet wait; False when there is no room for it."""
@@ -46,6 +60,7 @@ class WaitingRoom:
     def release(self, need: Need) -> list[PacketIn]:
         """The packets that waited for this record, in the order they came."""
         parked = self._by_need.pop(need, [])
+        self._asked_s.pop(need, None)
         self._leave(parked)
         return [item.packet for item in parked]
 
@@ -57,11 +72,7 @@ class WaitingRoom:
             if late:
                 expired[need] = [item.zone for item in late]
                 self._leave(late)
-                kept = [item for item in parked if item.deadline_s > now_s]
-                if kept:
-                    self._by_need[need] = kept
-                else:
-                    del self._by_need[need]
+                self._keep(need, [item for item in parked if item.deadline_s > now_s])
         return expired
 
     def drop_zone(self, zone: int) -> int:
@@ -71,12 +82,15 @@ class WaitingRoom:
             gone = [item for item in parked if item.zone == zone]
             dropped += len(gone)
             self._leave(gone)
-            kept = [item for item in parked if item.zone != zone]
-            if kept:
-                self._by_need[need] = kept
-            else:
-                del self._by_need[need]
+            self._keep(need, [item for item in parked if item.zone != zone])
         return dropped
+
+    def _keep(self, need: Need, parked: list[_Parked]) -> None:
+        if parked:
+            self._by_need[need] = parked
+        else:
+            del self._by_need[need]
+            self._asked_s.pop(need, None)
 
     def _leave(self, parked: list[_Parked]) -> None:
         self._count -= len(parked)

@@ -2,11 +2,12 @@
  * ends read one clock.
  *
  * usage: probe --from PID:INTERFACE --to PID:INTERFACE --macs SOURCE,TARGET --ips SOURCE,TARGET
- *              --source-port N --first-port N --flows N --passes N --window N --timeout-ms N
+ *              --source-port N --first-port N --flows N --passes N --window N --pause-us N --timeout-ms N
  *
  * A flow is a UDP destination port, FIRST..FIRST+FLOWS-1. Each pass sends one frame of every flow, with
- * at most WINDOW on their way; the frames of the first pass are the first of their flows. The result is
- * one JSON object: for each pass the microseconds from send to arrival of each flow, -1 for one that
+ * at most WINDOW on their way; the frames of the first pass are the first of their flows. With nothing
+ * on its way it pauses before the next frame, so that the switches have gone to sleep again: one that
+ * is still at work after the last frame would have to end that first. The result is one JSON object: for each pass the microseconds from send to arrival of each flow, -1 for one that
  * did not arrive in time. Needs CAP_SYS_ADMIN and CAP_NET_RAW (setns(2), packet(7)). */
 #define _GNU_SOURCE
 #include "openflow.h"
@@ -95,7 +96,8 @@ static uint32_t flow_of(const uint8_t *frame, ssize_t length, uint32_t pass, uin
     return flow < flows && get16(frame + 36) == (uint16_t)(first_port + flow) ? flow : UINT32_MAX;
 }
 
-static void run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t window, int timeout_ms)
+static void run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t window,
+                     uint32_t pause_us, int timeout_ms)
 {
     uint64_t *sent = allocate(flows, sizeof *sent);
     double *us = allocate(flows, sizeof *us);
@@ -104,6 +106,8 @@ static void run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t wi
     for (uint32_t i = 0; i < flows; i++)
         us[i] = -1;
     while (next < flows || waiting > 0) {
+        if (waiting == 0 && pause_us > 0)
+            usleep(pause_us);
         while (next < flows && waiting < window) {
             build(frame, next, pass);
             sent[next] = now_ns();
@@ -160,7 +164,7 @@ static void parse_ips(const char *text)
 int main(int argc, char **argv)
 {
     const char *from = NULL, *to = NULL;
-    uint32_t flows = 0, passes = 1, window = 1;
+    uint32_t flows = 0, passes = 1, window = 1, pause_us = 0;
     int timeout_ms = 1000;
     for (int i = 1; i < argc; i += 2) {
         const char *option = argv[i], *value = argv[i + 1];
@@ -184,6 +188,8 @@ int main(int argc, char **argv)
             passes = (uint32_t)atoi(value);
         else if (strcmp(option, "--window") == 0)
             window = (uint32_t)atoi(value);
+        else if (strcmp(option, "--pause-us") == 0)
+            pause_us = (uint32_t)atoi(value);
         else if (strcmp(option, "--timeout-ms") == 0)
             timeout_ms = atoi(value);
         else
@@ -195,7 +201,7 @@ int main(int argc, char **argv)
     int out = open_in(from, false), in = open_in(to, true);
     printf("{\"passes_us\": [");
     for (uint32_t pass = 0; pass < passes; pass++)
-        run_pass(out, in, pass, flows, window, timeout_ms);
+        run_pass(out, in, pass, flows, window, pause_us, timeout_ms);
     printf("]}\n");
     return 0;
 }

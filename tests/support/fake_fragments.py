@@ -52,8 +52,6 @@ class Reassembly:
         """The datagram that this fragment completes; None while others are missing."""
         headers = extract(frame)
         key, fragment = _read(zone, table, frame, headers)
-        if now_s - self._since_s.get(key, now_s) >= REASSEMBLY_S:
-            del self._waiting[key], self._since_s[key]
         parts = self._waiting.setdefault(key, [])
         self._since_s.setdefault(key, now_s)
         if fragment.offset not in [part.offset for part in parts]:
@@ -68,6 +66,15 @@ class Reassembly:
             return None
         del self._waiting[key], self._since_s[key]
         return Datagram(tuple(part.frame for part in parts), _whole(parts[0].frame, data))
+
+    def take_expired(self, now_s: float) -> list[bytes]:
+        """Fragments whose datagram was not complete in time; they wait no longer."""
+        expired = [key for key, since in self._since_s.items() if now_s - since >= REASSEMBLY_S]
+        frames = []
+        for key in expired:
+            frames += [part.frame for part in self._waiting[key]]
+            del self._waiting[key], self._since_s[key]
+        return frames
 
     def clear(self) -> None:
         self._waiting.clear()

@@ -177,7 +177,11 @@ class Run:
                         self.outcomes.append(Dropped(table, "meter"))
                         return
                 case Ct():
-                    if not self._ct(action, packet, table, depth):
+                    strays = self._strays(action)
+                    goes_on = self._ct(action, packet, table, depth)
+                    for stray in strays:
+                        self._recirculate(action, stray, packet, Tracked(CtState.INV), depth)
+                    if not goes_on:
                         return
 
     def _output(self, ofport: int, packet: Packet, table: int) -> None:
@@ -227,14 +231,29 @@ class Run:
             if action.commit:
                 mark = None if action.mark is None else packet.fields.get(action.mark, 0)
                 self._host.conntrack.commit(zone, whole, now_s, mark)
-        if action.table is not None:
-            # The packet goes on twice: from the table with its state, and behind ct() without it.
-            for frame in packet.frames():
-                again = Packet.arrive(frame, packet.in_port, packet.metadata())
-                again.fields |= conntrack_fields(tracked, again.frame)
-                self.table(action.table, again, depth + 1)
+        # The packet goes on twice: in the table with its state, and behind ct() without it.
+        for frame in packet.frames():
+            self._recirculate(action, frame, packet, tracked, depth)
         packet.clear_conntrack()
         return True
+
+    def _recirculate(
+        self, action: Ct, frame: bytes, packet: Packet, tracked: Tracked, depth: int
+    ) -> None:
+        if action.table is not None:
+            again = Packet.arrive(frame, packet.in_port, packet.metadata())
+            again.fields |= conntrack_fields(tracked, frame)
+            self.table(action.table, again, depth + 1)
+
+    def _strays(self, action: Ct) -> list[bytes]:
+        """Fragments that waited in vain, of any port and zone.
+
+        The switch lets them out at the next ct() that any packet meets. They go on in that packet's
+        place, with its port and its registers, and are +inv without +trk (observed).
+        """
+        if action.table is None:
+            return []
+        return self._host.reassembly.take_expired(self._host.now_s)
 
     def _reassemble(self, zone: int, table: int, frames: list[bytes]) -> Datagram | None:
         offered = [

@@ -13,7 +13,6 @@ from ondemand.engine import Engine
 from ondemand.messages import Effects, FlowRemoved, PacketIn, SourceRequest
 from ondemand.settings import Settings
 from ondemand.slices import Lookup
-from rule_cache.fields import Field
 from tests.support.fabric_sim import FabricSim, Moves
 from tests.support.fake_switch import FakeSwitch
 from tests.support.slice_feed import SliceFeed
@@ -248,12 +247,6 @@ class HostSim:
 
     def count(self, name: str, port: str | None = None) -> int:
         return self.engine.counters.of(name, port)
-
-    def addresses_known(self) -> int:
-        return self.engine.cache.neighbors_held
-
-    def registers_of(self, packet: PacketIn) -> dict[Field, int]:
-        return {Field.REG6: packet.source_zone, Field.REG7: packet.target_zone}
 
 
 def _extend(total: Moves, moves: Moves) -> None:

@@ -170,6 +170,27 @@ def test_lists_of_one_length_are_told_apart():
             }
 
 
+def outcome(decoder, buf):
+    try:
+        packet = decode(buf, decoder)
+    except MalformedMessage as error:
+        return str(error)
+    return fields(packet), packet.data
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_changed_byte_of_a_header_is_never_overlooked(name):
+    """Each byte of the match set to each value: what was learned before does not change the answer."""
+    match = bytes.fromhex(RECORDED[name][0])
+    whole = packet_in(match, FRAME)
+    for at in range(24, 24 + len(match)):
+        for value in range(256):
+            learned = PacketInDecoder()
+            decode(whole, learned)
+            changed = whole[:at] + bytes([value]) + whole[at + 1 :]
+            assert outcome(learned, changed) == outcome(PacketInDecoder(), changed), (at, value)
+
+
 def test_the_number_of_plans_is_bounded():
     decoder = PacketInDecoder()
     for number in range(3 * MAX_PLANS):

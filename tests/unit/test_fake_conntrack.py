@@ -224,12 +224,20 @@ def test_later_fragments_have_no_ports_and_wait_for_a_verdict() -> None:
     assert waiting == [Held(PIPELINE.number(Table.EGRESS_VERDICT), ZONE_A)] * 2
 
 
-def test_fragments_that_come_too_late_are_another_datagram() -> None:
-    switch = two_port_switch()
+def test_fragments_that_waited_in_vain_come_out_in_the_place_of_another_packet() -> None:
+    """Their state is +inv without +trk, and port and registers are those of the packet that came."""
+    switch = tracker()
     first, second, third = fragments4(A_TO_B, tp_dst=53)
-    switch.inject(PORT_A, first, 0.0)
-    switch.inject(PORT_A, second, 14.0)
-    assert [type(out) for out in switch.inject(PORT_A, third, 16.0)] == [Held]
+    switch.inject(1, first, 0.0)
+    switch.inject(1, second, 10.0)
+    assert [type(out) for out in switch.inject(1, build_udp4(**A_TO_B), 14.9)] == [
+        PacketIn,
+        Delivered,
+    ]
+    outcomes = switch.inject(2, build_udp4(**B_TO_A, tp_src=53, tp_dst=40000), 15.0)
+    strays = [out for out in outcomes if isinstance(out, PacketIn) and out.ct_state == INV]
+    assert [(stray.data, stray.in_port) for stray in strays] == [(first, 2), (second, 2)]
+    assert [type(out) for out in switch.inject(1, third, 16.0)] == [Held]
 
 
 def test_a_short_fragment_that_is_not_the_last_is_invalid() -> None:

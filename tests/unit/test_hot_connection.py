@@ -4,6 +4,7 @@ import logging
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -504,8 +505,24 @@ def test_a_switch_that_does_not_read_is_closed_with_one_line(bench, timeout, cap
     assert connection.send(message(ECHO_REPLY)) is False
     bench.threads[0].join(5)
     assert len(warnings(caplog)) == 1
-    assert "does not read" in warnings(caplog)[0]
+    assert "read nothing" in warnings(caplog)[0]
     peer.wait_until_closed()
+
+
+def test_a_switch_that_reads_slowly_is_not_closed(bench, timeout):
+    """One batch may take the switch longer than the time it may take nothing at all."""
+    timeout(socket_timeout=0.5)
+    bench.install(tick_s=0.02)
+    peer = bench.owned()
+    size = 1_200_000
+    bench.owner.outgoing.append(message(ECHO_REPLY, bytes(3992)) * (size // 4000))
+    bench.owner.connection.wake()
+    started_s = time.monotonic()
+    while size:
+        size -= len(peer.socket.recv(min(size, 10_000)))
+        time.sleep(0.01)
+    assert time.monotonic() - started_s > 1
+    assert bench.owner.names() == ["connected"]
 
 
 def test_a_thread_that_waits_for_room_is_told_when_the_connection_dies(bench, timeout):

@@ -45,8 +45,8 @@ def test_another_hub_than_native_threads_is_refused(monkeypatch):
 
 def test_a_tls_connection_is_left_to_os_ken(monkeypatch, caplog):
     served = []
-    with install(RecordingOwner()) as installation:
-        monkeypatch.setattr(installation, "_former", lambda *arguments: served.append(arguments))
+    with install(RecordingOwner()) as installation, monkeypatch.context() as patch:
+        patch.setattr(installation, "_former", lambda *arguments: served.append(arguments))
         ours, theirs = socket.socketpair()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with (
@@ -56,3 +56,4 @@ def test_a_tls_connection_is_left_to_os_ken(monkeypatch, caplog):
             controller.datapath_connection_factory(tls, ("192.0.2.1", 1))
             assert served == [(tls, ("192.0.2.1", 1))]
     assert "TLS" in caplog.text
+    assert controller.datapath_connection_factory is STOCK_FACTORY

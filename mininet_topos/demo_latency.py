@@ -1,0 +1,61 @@
+"""How long the first packet to a destination takes, and the ones after it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from statistics import median
+from typing import Final
+
+from mininet_topos.demo_lab import DemoLab
+from mininet_topos.demo_model import Experiment, Measurement, Seen, all_of, check
+from mininet_topos.demo_state import VM
+
+#: In another subnet than the destinations, so that the first packet waits for rules only, not for
+#: ARP: the gateway's MAC is known.
+_SOURCE: Final = "batch-1"
+_PATHS: Final = (("same host", "web-1"), ("over VXLAN", "web-2"))
+
+_PINGS: Final = 4
+#: One process each, so that a destination's first packet is a ping's first.
+_LOOP: Final = f'for ip; do ping -n -c {_PINGS} -i 0.01 -W 1 "$ip"; done'
+_TIMEOUT_S: Final = 60.0
+
+
+def latency_experiments() -> Iterator[Experiment[DemoLab]]:
+    yield check("Latency", "pings to destinations never used before", "all answered", _measure)
+
+
+def _measure(lab: DemoLab) -> Seen:
+    """p50 of round trips to many destinations that nobody talked to, first and later packets."""
+    lab.ping(_SOURCE, VM[_SOURCE].gateways[0])
+    seen = []
+    for place, target in _PATHS:
+        fresh = VM[target].fresh_ips
+        for address in fresh:
+            lab.note(_SOURCE, address)
+        argv = ["sh", "-c", _LOOP, "sh", *fresh]
+        text = lab.vms[_SOURCE].execute(argv, timeout_s=_TIMEOUT_S, check=False).stdout
+        lab.note(_SOURCE, fresh[-1])
+        first, later = round_trips(text)
+        wanted = len(fresh) * _PINGS
+        answered = len(first) + len(later)
+        seen.append(Seen(answered == wanted, f"{answered} of {wanted} {place}"))
+        if first and later:
+            lab.measurements += [
+                Measurement(f"first packet, {place}, p50", median(first), "ms"),
+                Measurement(f"later packets, {place}, p50", median(later), "ms"),
+            ]
+    return all_of(*seen)
+
+
+def round_trips(text: str) -> tuple[list[float], list[float]]:
+    """Milliseconds of first and of later packets, from the output of one ping per destination."""
+    answers = [
+        (int(number), float(ms))
+        for number, ms in re.findall(r"icmp_seq=(\d+) .*time=([\d.]+) ms$", text, re.MULTILINE)
+    ]
+    return (
+        [ms for number, ms in answers if number == 1],
+        [ms for number, ms in answers if number > 1],
+    )
