@@ -22,6 +22,7 @@ from benchmarks.first_packet_sites import (
     PATHS,
     OnDemandSite,
     Site,
+    introduce,
     make_site,
     preload,
     run_stock,
@@ -70,6 +71,7 @@ def measure(parameters: Parameters) -> dict[str, Any]:
 
     with Fabric(hosts=6, progress=say) as fabric:
         h = fabric.hosts
+        introduce(h)
         sites = [
             make_site(fabric, name, near, far)
             for name, near, far in (("od", h[0], h[1]), ("pre", h[2], h[3]), ("st", h[4], h[5]))
@@ -224,9 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.first_packet", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--rounds", type=int, help="(5; quick: 3)")
-    parser.add_argument(
-        "--flows", type=int, help="new flows of a path in a round (200; quick: 100)"
-    )
+    parser.add_argument("--flows", type=int, help="new flows of a path in a round (150; quick: 80)")
     parser.add_argument("--rules", type=int, default=1_000, help="security rules per port (1000)")
     parser.add_argument("--match", choices=("service", "connection"), default="service")
     parser.add_argument("--window", type=int, default=1, help="packets on their way at once (1)")
@@ -235,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     parameters = Parameters(
         rounds=options.rounds or (3 if options.quick else 5),
-        flows=options.flows or (100 if options.quick else 200),
+        flows=options.flows or (80 if options.quick else 150),
         rules=options.rules,
         match=options.match,
         window=options.window,

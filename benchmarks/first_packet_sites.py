@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -105,6 +105,13 @@ def make_site(fabric: Fabric, name: str, near: ComputeHost, far: ComputeHost) ->
         if host.vswitchd_pid is not None:
             pin(host.vswitchd_pid, core)
     return Site(name, near, far, dict(zip(NAMES, fabric.add_vms(placed), strict=True)), cores)
+
+
+def introduce(hosts: Sequence[ComputeHost]) -> None:
+    """Let the underlay learn where each host is; else it floods to all, and wakes all switches."""
+    first, *others = hosts
+    for other in others:
+        first.execute(["ping", "-c", "1", "-W", "2", other.tunnel_ip])
 
 
 def wait_for(what: str, condition: Callable[[], bool], *processes: Background) -> None:

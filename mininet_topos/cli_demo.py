@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from controller_app.cli_support import CommandError
+from controller_app.cli_support import CommandError, errors_to_exit
 
 #: Room in the demo's prefix for four times as many; publishing them takes half a minute.
 _MAX_NEIGHBORS = 1_000_000
@@ -48,7 +48,8 @@ def command(*, neighbors: int, json_file: Path | None, keep: bool) -> None:
     from mininet_topos.errors import LabError  # noqa: PLC0415
 
     try:
-        code = run_demo(DemoOptions(neighbors=neighbors, json_file=json_file, keep=keep))
+        with errors_to_exit():
+            code = run_demo(DemoOptions(neighbors=neighbors, json_file=json_file, keep=keep))
     except LabError as error:
         raise CommandError(str(error)) from error
     click.get_current_context().exit(code)

@@ -20,7 +20,7 @@ from mininet_topos.demo_latency import latency_experiments
 from mininet_topos.demo_model import Experiment, Outcome, Seen, check
 from mininet_topos.demo_on_demand import first_experiments, idle_experiments, later_experiments
 from mininet_topos.demo_reach import reach_experiments
-from mininet_topos.demo_report import Report
+from mininet_topos.demo_report import Report, check_place
 from mininet_topos.demo_run import Phase, run_phase
 from mininet_topos.demo_screen import DemoScreen
 from mininet_topos.demo_state import VMS
@@ -31,6 +31,8 @@ from ondemand.publishing import Progress
 
 #: Most of these wait: denied connections for their timeout, others for ping's intervals.
 _WORKERS: Final = 6
+
+_HEADLINE: Final = "Three compute hosts, each with its own Open vSwitch and agent; VXLAN between them; on each four VMs."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def phases(neighbors: int, published: Progress) -> list[Phase[DemoLab]]:
         Phase("before and at the first traffic", tuple(first_experiments())),
         Phase(
             "what must get through, and what must not",
-            (*deny_experiments(), *reach_experiments()),
+            (*reach_experiments(), *deny_experiments()),
             workers=_WORKERS,
         ),
         Phase("rules and traffic compared", tuple(later_experiments())),
@@ -71,13 +73,17 @@ def run_demo(options: DemoOptions) -> int:
 
     Raises:
         LabError: the lab cannot be built, or the JSON file not be written.
+        SourceError: the slice store cannot be used.
     """
     _check_machine()
+    if options.json_file is not None:
+        check_place(options.json_file)
     sweep()
     with DemoScreen() as screen:
         plan = phases(options.neighbors, screen.published)
         promises = [promise for phase in plan for promise in phase.promises]
         screen.expect(len(promises))
+        screen.say(_HEADLINE)
         lab = DemoLab(with_fleet=options.neighbors > 0, progress=screen.step)
         with lab:
             outcomes: list[Outcome] = []

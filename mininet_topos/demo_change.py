@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mininet_topos.demo_deny import denied
+from mininet_topos.demo_deny import denied_both
 from mininet_topos.demo_lab import DemoLab
 from mininet_topos.demo_model import Experiment, Promise, Seen, all_of
 from mininet_topos.demo_reach import ping_seen
@@ -29,16 +29,18 @@ _POLL_S: Final = 0.01
 def change_experiments() -> Iterator[Experiment[DemoLab]]:
     yield Experiment(
         (
-            Promise(THEME, "a rule is removed: its connection", f"cut within {CUT_S:g} s"),
+            Promise(
+                THEME, "a rule is removed, its connection lives", f"it is cut within {CUT_S:g} s"
+            ),
             Promise(THEME, "the allowed connection beside it", "goes on without a pause"),
-            Promise(THEME, "a new connection by the removed rule", "dropped"),
-            Promise(THEME, "the rule comes back: the same connection", "goes on"),
+            Promise(THEME, "a new connection to that port", "dropped, though a server listens"),
+            Promise(THEME, "the rule comes back", "the very connection goes on"),
         ),
         _remove_rule,
     )
     yield Experiment(
         (
-            Promise(THEME, "a port is unplugged", "not reached, and none of its rules stays"),
+            Promise(THEME, "a port is unplugged", "not reached, no rule of it stays"),
             Promise(THEME, "the port is plugged in again", "works as before"),
         ),
         _replug,
@@ -92,6 +94,13 @@ def goes_on_seen(watched: Watched) -> Seen:
     return Seen(watched.echoed > 0 and watched.longest_gap_s <= PAUSE_S, text)
 
 
+def resumed_seen(watched: Watched, *, resumed: bool) -> Seen:
+    """Whether a connection that stood still goes on."""
+    if not cut_seen(watched).ok:
+        return Seen(ok=False, text="it had not been cut")
+    return Seen(resumed, "bytes flow again" if resumed else "no bytes any more")
+
+
 def _remove_rule(lab: DemoLab) -> Sequence[Seen]:
     source, target = "client-2", "web-1"
     address = VM[target].ips[0]
@@ -100,7 +109,7 @@ def _remove_rule(lab: DemoLab) -> Sequence[Seen]:
     try:
         lab.publish(without_rules=ADMIN_RULES)
         cut, kept = watch((doomed, allowed), _WATCHED_S)
-        fresh = all_of(*(denied(lab, source, target, ip, ADMIN) for ip in VM[target].ips))
+        fresh = denied_both(lab, source, target, ADMIN)
         lab.publish()
         # TCP tries again at growing intervals; the next try is at most as far away as the cut is.
         resumed = doomed.wait_for_progress(timeout_s=4 * _WATCHED_S)
@@ -109,8 +118,7 @@ def _remove_rule(lab: DemoLab) -> Sequence[Seen]:
         doomed.stop()
         allowed.stop()
         lab.note(source, address)
-    back = Seen(resumed, "bytes flow again" if resumed else "no bytes any more")
-    return cut_seen(cut), goes_on_seen(kept), fresh, back
+    return cut_seen(cut), goes_on_seen(kept), fresh, resumed_seen(cut, resumed=resumed)
 
 
 def _replug(lab: DemoLab) -> Sequence[Seen]:
@@ -128,12 +136,14 @@ def _replug(lab: DemoLab) -> Sequence[Seen]:
     vm.plug(name)
     is_back = agent.wait_for_ports(here)
     after = [
-        ping_seen(f"IPv{version}", lab.ping(*pair))
-        for version, pair in ((4, (other, own.ips[0])), (6, (name, VM[other].ips[1])))
+        ping_seen("IPv4 to it", lab.ping(other, own.ips[0])),
+        ping_seen("IPv6 from it", lab.ping(name, VM[other].ips[1])),
     ]
     gone = Seen(
         before.all_answered and is_gone and during.received == 0 and rules == 0 < rules_before,
-        f"{before.received} of {before.sent} pings before, {during.received} of {during.sent} "
-        f"while unplugged; {rules_before} rules, then {rules}",
+        f"{before.received} of {before.sent} pings, then {during.received} of {during.sent}; "
+        f"{rules_before} rules, then {rules}",
     )
-    return gone, all_of(Seen(is_back, "served again" if is_back else "not served"), *after)
+    if not is_back:
+        after.append(Seen(ok=False, text="the agent does not serve it"))
+    return gone, all_of(*after)

@@ -9,8 +9,9 @@ from typing import Final
 
 from mininet_topos.demo_lab import DemoLab
 from mininet_topos.demo_model import Experiment, Promise, Seen, all_of, check
-from mininet_topos.demo_reach import tcp_seen
+from mininet_topos.demo_reach import family_of
 from mininet_topos.demo_state import CLOSED, HTTP, SQL, VM
+from mininet_topos.traffic_node import TcpAttempt
 from mininet_topos.vm import VM_INTERFACE, Vm
 
 THEME: Final = "Denied"
@@ -31,25 +32,25 @@ _SNMP6: Final = "/proc/net/snmp6"
 def deny_experiments() -> Iterator[Experiment[DemoLab]]:
     yield check(
         THEME,
-        "a port that no rule allows, within a host",
+        "a port that no rule allows",
         "dropped, though a server listens",
-        lambda lab: _denied_both(lab, "client-1", "web-1", CLOSED),
+        lambda lab: denied_both(lab, "client-1", "web-1", CLOSED),
     )
     yield check(
         THEME,
-        "a port that no rule allows, across hosts",
+        "such a port, over VXLAN",
         "dropped, though a server listens",
-        lambda lab: _denied_both(lab, "client-2", "web-3", CLOSED),
+        lambda lab: denied_both(lab, "client-2", "web-3", CLOSED),
     )
     yield check(
         THEME,
-        "no member of the remote group",
-        "client does not reach db",
-        lambda lab: _denied_both(lab, "client-2", "db-3", SQL),
+        "a VM outside the remote group",
+        "dropped, though a server listens",
+        lambda lab: denied_both(lab, "client-2", "db-3", SQL),
     )
     yield check(THEME, "an address that nobody holds", "no answer", _unknown)
-    yield check(THEME, "a spoofed source address", "dropped at its host", _false_address)
-    yield check(THEME, "a spoofed source MAC", "dropped at its host", _false_mac)
+    yield check(THEME, "a spoofed source address", "nothing arrives", _false_address)
+    yield check(THEME, "a spoofed source MAC", "nothing arrives", _false_mac)
     yield Experiment(
         (
             Promise(STATE_THEME, "the reply", "comes back to who began the connection"),
@@ -62,16 +63,21 @@ def deny_experiments() -> Iterator[Experiment[DemoLab]]:
 def denied(lab: DemoLab, source: str, target: str, address: str, port: int) -> Seen:
     """A connection must be dropped on its way: not refused by the VM, nor for want of a server."""
     (own,) = lab.vms[target].tcp_attempts(address, port)
-    attempt = lab.tcp(source, address, port)
+    return denied_seen(own, lab.tcp(source, address, port), family_of(address))
+
+
+def denied_seen(own: TcpAttempt, attempt: TcpAttempt, name: str) -> Seen:
+    """``own``: the same connection made inside the VM itself, which shows that a server listens."""
     if not own.connected:
-        return Seen(ok=False, text=f"no server on {address} port {port}: {own.error}")
+        return Seen(ok=False, text=f"{name} has no server: {own.error}")
     if attempt.connected:
-        return Seen(ok=False, text=f"{address} port {port} connected")
+        return Seen(ok=False, text=f"{name} connected")
     dropped = attempt.error == "timeout"
-    return Seen(dropped, f"{address} {'dropped' if dropped else attempt.error}")
+    return Seen(dropped, f"{name} {'dropped' if dropped else attempt.error}")
 
 
-def _denied_both(lab: DemoLab, source: str, target: str, port: int) -> Seen:
+def denied_both(lab: DemoLab, source: str, target: str, port: int) -> Seen:
+    """Both families of ``denied``."""
     return all_of(*(denied(lab, source, target, ip, port) for ip in VM[target].ips))
 
 
@@ -79,24 +85,22 @@ def _unknown(lab: DemoLab) -> Seen:
     seen = []
     for address in _NOBODY:
         result = lab.ping("client-2", address, count=2)
-        seen.append(Seen(result.received == 0, f"{address} {result.received} of {result.sent}"))
+        text = f"{family_of(address)} {result.received} of {result.sent}"
+        seen.append(Seen(result.received == 0, text))
     return all_of(*seen)
 
 
 def _reply_and_reverse(lab: DemoLab) -> Sequence[Seen]:
     client, server = "client-1", "web-2"
     replies, reverse = [], []
-    for version, (there, back) in enumerate(zip(VM[server].ips, VM[client].ips, strict=True)):
-        name = f"IPv{4 + 2 * version}"
+    for there, back in zip(VM[server].ips, VM[client].ips, strict=True):
         stream = lab.stream(client, there, HTTP)
         reverse.append(denied(lab, server, client, back, HTTP))
-        grows = stream.wait_for_progress()
+        goes_on = stream.wait_for_progress()
         stream.stop()
         lab.note(client, there)
-        echoed = stream.now.echoed
-        replies.append(Seen(grows, f"{name} {echoed} bytes" if grows else f"{name} stopped"))
-        control = lab.tcp(client, there, HTTP)
-        replies.append(tcp_seen(f"{name} again", control))
+        text = f"{stream.now.echoed} bytes" if goes_on else "stands still"
+        replies.append(Seen(goes_on, f"{family_of(there)} {text}"))
     return all_of(*replies), all_of(*reverse)
 
 
@@ -145,15 +149,13 @@ class Arrived:
 
 def spoof_seen(own: Sequence[Arrived], false: Sequence[Arrived]) -> Seen:
     """Under its own name everything must arrive, under the false one nothing of what was sent."""
-    text = "; ".join(
-        f"{name} {lie.arrived} of {_SPOOFED} arrived, {truth.arrived} under its own"
-        for name, truth, lie in zip(("IPv4", "IPv6"), own, false, strict=True)
-    )
-    if any(lie.sent < _SPOOFED for lie in false):
+    truths, lies = sum(one.arrived for one in own), sum(one.arrived for one in false)
+    wanted = _SPOOFED * len(own)
+    text = f"{lies} of {wanted} arrived, {truths} under its own name"
+    if any(one.sent < _SPOOFED for one in false):
         # Nothing was tested: the frames never left the VM.
         return Seen(ok=False, text=f"{text}; too few frames were sent")
-    held = all(truth.arrived == _SPOOFED for truth in own) and not any(lie.arrived for lie in false)
-    return Seen(held, text)
+    return Seen(truths == wanted and lies == 0, text)
 
 
 def _arrived(

@@ -9,6 +9,7 @@ from typing import Final
 from mininet_topos.demo_lab import DemoLab
 from mininet_topos.demo_model import Experiment, Measurement, Promise, Seen
 from mininet_topos.demo_on_demand import first_traffic
+from mininet_topos.demo_rules import peers_of, rules_per_table
 from mininet_topos.demo_state import FLEET_PREFIX, fleet_address
 from ondemand.publishing import Progress
 
@@ -24,26 +25,24 @@ def fleet_experiments(count: int, progress: Progress) -> Iterator[Experiment[Dem
         before = _memory(lab)
         lab.publish_fleet(count, progress)
         first_traffic(lab)
-        same = same_counts(lab.first_counts, lab.rules_per_table())
+        same = same_counts(lab.first_counts, rules_per_table(lab.rules()))
         number = count // 2
         lab.ping("client-1", fleet_address(number), count=1)
         named = fleet_peers(lab)
         after = _memory(lab)
         lab.measurements += [
-            Measurement("neighbors published", count, "records"),
-            *(Measurement(f"agent memory before, h{host}", mib, "MiB") for host, mib in before),
-            *(Measurement(f"agent memory after, h{host}", mib, "MiB") for host, mib in after),
-            *(
-                Measurement(f"neighbors held, h{host}", agent.status["neighbors_held"], "records")
-                for host, agent in lab.agents.items()
-            ),
+            Measurement("agent memory before", "MiB", before),
+            Measurement(f"agent memory with {count:,} neighbors more", "MiB", after),
+            Measurement("neighbors that the agent holds", "records", _neighbors_held(lab)),
         ]
         return same, one_of(count, fleet_address(number), named)
 
     yield Experiment(
         (
-            Promise(THEME, f"{count:,} neighbors, the first traffic", "the same rules as before"),
-            Promise(THEME, "a packet to one of them", "rules for that one only"),
+            Promise(
+                THEME, "the first traffic again", f"as many rules as without {count:,} neighbors"
+            ),
+            Promise(THEME, "a packet to one of the neighbors", "rules for that one only"),
         ),
         look,
     )
@@ -66,9 +65,13 @@ def one_of(count: int, asked: str, named: Sequence[str]) -> Seen:
 def fleet_peers(lab: DemoLab) -> list[str]:
     """The addresses of synthetic neighbors that rules of any host name, each once."""
     prefix = ip_network(str(FLEET_PREFIX))
-    peers = {peer for host in lab.agents for rule in lab.rules(host) for peer in rule.peers}
+    peers = {peer for rules in lab.rules().values() for peer in peers_of(rules)}
     return sorted(peer for peer in peers if ip_address(peer) in prefix)
 
 
-def _memory(lab: DemoLab) -> list[tuple[int, float]]:
-    return [(host, agent.memory_mib()) for host, agent in lab.agents.items()]
+def _memory(lab: DemoLab) -> dict[str, float]:
+    return {f"h{host}": agent.memory_mib() for host, agent in lab.agents.items()}
+
+
+def _neighbors_held(lab: DemoLab) -> dict[str, float]:
+    return {f"h{host}": agent.status["neighbors_held"] for host, agent in lab.agents.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -122,17 +121,9 @@ class DemoLab:
 
     # Rules ----------------------------------------------------------------------------------------
 
-    def rules(self, host: int) -> list[OnDemandRule]:
-        """The on-demand rules in the switch of a host."""
-        return on_demand_rules(self.host(host).dump_flows())
-
-    def rule_counts(self) -> dict[int, int]:
-        """How many on-demand rules each host has."""
-        return {host: len(self.rules(host)) for host in self.agents}
-
-    def rules_per_table(self) -> dict[int, dict[int, int]]:
-        """For each host the number of on-demand rules in each table."""
-        return {host: Counter(rule.table for rule in self.rules(host)) for host in self.agents}
+    def rules(self) -> dict[int, list[OnDemandRule]]:
+        """The on-demand rules in the switch of each host, by its number."""
+        return {host: on_demand_rules(self.host(host).dump_flows()) for host in self.agents}
 
     def zone_of(self, host: int, ofport: int) -> int:
         """The conntrack zone of a local port, read from the rule that classifies its packets."""

@@ -23,7 +23,7 @@ _TIMEOUT_S: Final = 60.0
 
 
 def latency_experiments() -> Iterator[Experiment[DemoLab]]:
-    yield check("Latency", "pings to destinations never used before", "all answered", _measure)
+    yield check("Latency", "pings to addresses never used before", "all answered", _measure)
 
 
 def _measure(lab: DemoLab) -> Seen:
@@ -42,10 +42,8 @@ def _measure(lab: DemoLab) -> Seen:
         answered = len(first) + len(later)
         seen.append(Seen(answered == wanted, f"{answered} of {wanted} {place}"))
         if first and later:
-            lab.measurements += [
-                Measurement(f"first packet, {place}, p50", median(first), "ms"),
-                Measurement(f"later packets, {place}, p50", median(later), "ms"),
-            ]
+            values = {"first packet": median(first), "later packets": median(later)}
+            lab.measurements.append(Measurement(f"ping {place}, median", "ms", values))
     return all_of(*seen)
 
 

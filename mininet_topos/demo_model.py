@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -33,7 +33,7 @@ class Experiment(Generic[LabT]):
     Attributes:
         promises: one or more.
         look: acts on the lab and returns what was seen of each promise, in their order. It may raise
-            ``LabError``; then none of the promises held.
+            ``LabError`` or ``SourceError``; then none of the promises held.
     """
 
     promises: tuple[Promise, ...]
@@ -51,11 +51,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A figure without a threshold. ``name`` is unique within the demo."""
+    """Figures without a threshold: what they are of -> value. ``name`` is unique within the demo."""
 
     name: str
-    value: float
     unit: str
+    values: Mapping[str, float]
 
 
 def check(theme: str, name: str, promised: str, look: Callable[[LabT], Seen]) -> Experiment[LabT]:

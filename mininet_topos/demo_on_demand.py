@@ -8,7 +8,7 @@ from typing import Final
 
 from mininet_topos.demo_lab import IDLE_S, DemoLab
 from mininet_topos.demo_model import Experiment, Promise, Seen, check
-from mininet_topos.demo_rules import Use, peers_asked_for
+from mininet_topos.demo_rules import OnDemandRule, Use, peers_asked_for, peers_of, rules_per_table
 from mininet_topos.demo_state import HTTP, VM
 from mininet_topos.parallel import side_by_side
 
@@ -45,8 +45,8 @@ def later_experiments() -> Iterator[Experiment[DemoLab]]:
     yield check(
         THEME,
         "after all traffic",
-        "no rule names an address that nobody used",
-        lambda lab: only_used(lab.uses, {host: _peers(lab, host) for host in lab.agents}),
+        "no rule for an address not used",
+        lambda lab: only_used(lab.uses, lab.rules()),
     )
 
 
@@ -68,60 +68,53 @@ def first_traffic(lab: DemoLab) -> None:
     side_by_side(use, FIRST_USES)
 
 
-def exactly_used(
-    uses: Collection[Use], peers: Mapping[int, Collection[str]], quiet_host: int
-) -> Seen:
+def exactly_used(uses: Collection[Use], rules: Mapping[int, Sequence[OnDemandRule]]) -> Seen:
     """Whether the rules of the hosts name all addresses that were used with them, and no other."""
     asked = peers_asked_for(uses)
     words, ok = [], True
-    for host, found in sorted(peers.items()):
-        if host == quiet_host:
-            continue
-        strange, missing = set(found) - asked[host], asked[host] - set(found)
+    for host, found in sorted(rules.items()):
+        named = peers_of(found)
+        strange, missing = named - asked[host], asked[host] - named
         ok = ok and not strange and not missing
         words.append(
-            f"h{host}: {len(found)} addresses{_list('not used', strange)}"
+            f"h{host}: {len(found)} rules, {len(named)} addresses{_list('not used', strange)}"
             f"{_list('without a rule', missing)}"
         )
     return Seen(ok, "; ".join(words))
 
 
-def only_used(uses: Collection[Use], peers: Mapping[int, Collection[str]]) -> Seen:
+def only_used(uses: Collection[Use], rules: Mapping[int, Sequence[OnDemandRule]]) -> Seen:
     """Whether the rules of the hosts name no address but those used with them."""
     asked = peers_asked_for(uses)
-    strange = {f"h{host} {ip}" for host, found in peers.items() for ip in set(found) - asked[host]}
-    total = sum(map(len, peers.values()))
-    return Seen(not strange and total > 0, f"{total} addresses{_list('not used', strange)}")
-
-
-def counts_text(counts: Mapping[int, int]) -> str:
-    return ", ".join(f"h{host}: {count}" for host, count in sorted(counts.items())) + " rules"
+    strange = {f"h{host} {ip}" for host in rules for ip in peers_of(rules[host]) - asked[host]}
+    total = sum(map(len, rules.values()))
+    return Seen(not strange and total > 0, f"{total} rules{_list('not used', strange)}")
 
 
 def _none_yet(lab: DemoLab) -> Seen:
-    counts = lab.rule_counts()
-    return Seen(not any(counts.values()), counts_text(counts))
+    counts = {host: len(rules) for host, rules in lab.rules().items()}
+    text = ", ".join(f"h{host}: {count}" for host, count in counts.items())
+    return Seen(not any(counts.values()), f"{text} rules")
 
 
 def _after_first_traffic(lab: DemoLab) -> Sequence[Seen]:
     first_traffic(lab)
-    peers = {host: _peers(lab, host) for host in lab.agents}
-    lab.first_counts = lab.rules_per_table()
-    quiet = sum(lab.first_counts[QUIET_HOST].values())
-    return (
-        exactly_used(lab.uses, peers, QUIET_HOST),
-        Seen(quiet == 0, f"h{QUIET_HOST}: {quiet} rules"),
-    )
+    rules = lab.rules()
+    lab.first_counts = rules_per_table(rules)
+    quiet = len(rules.pop(QUIET_HOST))
+    return exactly_used(lab.uses, rules), Seen(quiet == 0, f"h{QUIET_HOST}: {quiet} rules")
 
 
 def _gone(lab: DemoLab) -> Seen:
     deadline_s = lab.last_traffic_s + IDLE_S + _IDLE_ALLOWANCE_S
     # Looking at rules costs the switch time, and none can be gone before.
     time.sleep(max(0.0, lab.last_traffic_s + IDLE_S - time.monotonic()))
-    while any(counts := lab.rule_counts().values()) or any(_ledgers(lab)):
+    while (left := sum(map(len, lab.rules().values()))) or any(_ledgers(lab)):
         if time.monotonic() > deadline_s:
-            left = f"{sum(counts)} rules in the switches, {sum(_ledgers(lab))} in the agents' books"
-            return Seen(ok=False, text=left)
+            booked = sum(_ledgers(lab))
+            return Seen(
+                ok=False, text=f"{left} rules in the switches, {booked} in the agents' books"
+            )
         time.sleep(_POLL_S)
     return Seen(ok=True, text=f"none after {time.monotonic() - lab.last_traffic_s:.1f} s")
 
@@ -129,10 +122,6 @@ def _gone(lab: DemoLab) -> Seen:
 def _ledgers(lab: DemoLab) -> list[int]:
     """How many on-demand rules each agent believes to be in its switch."""
     return [int(agent.status["on_demand_rules"]) for agent in lab.agents.values()]
-
-
-def _peers(lab: DemoLab, host: int) -> set[str]:
-    return {peer for rule in lab.rules(host) for peer in rule.peers}
 
 
 def _list(what: str, addresses: Collection[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import ip_address
 from typing import Final
 
 from mininet_topos.demo_lab import DemoLab
@@ -14,10 +15,10 @@ from mininet_topos.traffic_node import PingResult, TcpAttempt
 THEME: Final = "Reachable"
 
 _PATHS: Final = (
-    ("within a host", "client-1", "web-1"),
-    ("across hosts (VXLAN)", "client-1", "web-2"),
-    ("across subnets, one host (routed)", "batch-1", "web-1"),
-    ("across subnets and hosts (routed, VXLAN)", "batch-1", "web-3"),
+    ("same host", "client-1", "web-1"),
+    ("over VXLAN", "client-1", "web-2"),
+    ("routed, same host", "batch-1", "web-1"),
+    ("routed, over VXLAN", "batch-1", "web-3"),
 )
 
 #: Bytes; three fragments at the VMs' MTU of 1450.
@@ -28,42 +29,39 @@ def reach_experiments() -> Iterator[Experiment[DemoLab]]:
     for place, source, target in _PATHS:
         yield check(
             THEME,
-            f"ping {place}",
+            f"ping, {place}",
             "IPv4 and IPv6 answered",
             partial(ping_both, source=source, target=target),
         )
         yield check(
             THEME,
-            f"TCP {place}",
-            "IPv4 and IPv6 connect, data comes back",
+            f"TCP, {place}",
+            "IPv4 and IPv6, data comes back",
             partial(tcp_both, source=source, target=target, port=HTTP),
         )
-    yield check(THEME, "ping the gateway", "answers, IPv4 and IPv6", _gateways)
+    yield check(THEME, "ping the gateway", "IPv4 and IPv6 answered", _gateways)
     yield check(
         THEME,
-        "TCP to a group that names another",
+        "TCP to a group that lets another in",
         "a member of web reaches db",
         lambda lab: tcp_both(lab, "web-1", "db-2", SQL),
     )
-    yield check(THEME, "UDP in fragments", "pass once their rules are there", _fragments)
+    yield check(
+        THEME, f"UDP of {_BIG} bytes, in fragments", "answered once rules are there", _fragments
+    )
+
+
+def family_of(address: str) -> str:
+    """``IPv4`` or ``IPv6``."""
+    return f"IPv{ip_address(address).version}"
 
 
 def ping_both(lab: DemoLab, source: str, target: str) -> Seen:
-    return all_of(
-        *(
-            ping_seen(f"IPv{version}", lab.ping(source, address))
-            for version, address in zip((4, 6), VM[target].ips, strict=True)
-        )
-    )
+    return all_of(*(ping_seen(family_of(ip), lab.ping(source, ip)) for ip in VM[target].ips))
 
 
 def tcp_both(lab: DemoLab, source: str, target: str, port: int) -> Seen:
-    return all_of(
-        *(
-            tcp_seen(f"IPv{version}", lab.tcp(source, address, port))
-            for version, address in zip((4, 6), VM[target].ips, strict=True)
-        )
-    )
+    return all_of(*(tcp_seen(family_of(ip), lab.tcp(source, ip, port)) for ip in VM[target].ips))
 
 
 def ping_seen(what: str, result: PingResult) -> Seen:
@@ -79,7 +77,7 @@ def tcp_seen(what: str, attempt: TcpAttempt) -> Seen:
 def _gateways(lab: DemoLab) -> Seen:
     return all_of(
         *(
-            ping_seen(address, lab.ping(source, address, count=2))
+            ping_seen(f"{subnet} {family_of(address)}", lab.ping(source, address, count=2))
             for source, subnet in (("client-2", "front"), ("batch-2", "back"))
             for address in GATEWAYS[subnet]
         )
@@ -91,8 +89,8 @@ def _fragments(lab: DemoLab) -> Seen:
     fragment that the agent sends back cannot join the others; after that all must pass.
     """
     seen = []
-    for version, address in zip((4, 6), VM["web-2"].ips, strict=True):
+    for address in VM["web-2"].ips:
         lab.udp("client-3", address, ECHO_UDP, count=3, size=_BIG)
         result = lab.udp("client-3", address, ECHO_UDP, count=5, size=_BIG)
-        seen.append(ping_seen(f"IPv{version} {_BIG} bytes", result))
+        seen.append(ping_seen(family_of(address), result))
     return all_of(*seen)

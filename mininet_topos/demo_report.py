@@ -71,7 +71,11 @@ class Report:
             **self.facts,
             "checks": [_check(promise, outcomes.get(promise)) for promise in self.promises],
             "measurements": [
-                {"name": one.name, "value": round(one.value, 4), "unit": one.unit}
+                {
+                    "name": one.name,
+                    "unit": one.unit,
+                    "values": {what: round(value, 4) for what, value in one.values.items()},
+                }
                 for one in self.measurements
             ],
         }
@@ -86,6 +90,14 @@ class Report:
             path.write_text(json.dumps(self.document(), indent=2) + "\n")
         except OSError as error:
             raise ReportError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def check_place(path: Path) -> None:
+    """Raise ReportError now if ``path`` could not be written later."""
+    if path.is_dir():
+        raise ReportError(f"{path} is a directory: name a file")
+    if not path.absolute().parent.is_dir():
+        raise ReportError(f"{path} cannot be written: there is no directory {path.parent}")
 
 
 def _check(promise: Promise, outcome: Outcome | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +44,18 @@ def on_demand_rules(lines: Iterable[str]) -> list[OnDemandRule]:
             peers = frozenset(str(ipaddress.ip_address(ip)) for ip in _PEER.findall(head))
             found.append(OnDemandRule(number, peers, line))
     return found
+
+
+def peers_of(rules: Iterable[OnDemandRule]) -> frozenset[str]:
+    """All addresses that the rules name."""
+    return frozenset(peer for rule in rules for peer in rule.peers)
+
+
+def rules_per_table(
+    rules: Mapping[int, Iterable[OnDemandRule]],
+) -> dict[int, dict[int, int]]:
+    """For each host the number of rules in each table that has any."""
+    return {host: Counter(rule.table for rule in found) for host, found in rules.items()}
 
 
 def peers_asked_for(uses: Iterable[Use]) -> Mapping[int, frozenset[str]]:

@@ -11,6 +11,7 @@ from typing import Generic
 from mininet_topos.demo_model import Experiment, LabT, Outcome, Promise, Seen
 from mininet_topos.errors import LabError
 from mininet_topos.parallel import side_by_side
+from ondemand.slices import SourceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,11 @@ def run_phase(phase: Phase[LabT], lab: LabT, tell: Callable[[Outcome], None]) ->
 
 
 def run_experiment(experiment: Experiment[LabT], lab: LabT) -> list[Outcome]:
-    """Run one; a failure of the lab itself counts as not held, never as held."""
+    """Run one; a failure of the lab or the store counts as not held, never as held."""
     start_s = time.monotonic()
     try:
         seen: Sequence[Seen] = experiment.look(lab)
-    except LabError as error:
+    except (LabError, SourceError) as error:
         seen = [Seen(ok=False, text=f"could not be looked at: {error}")] * len(experiment.promises)
     seconds = time.monotonic() - start_s
     return [

@@ -28,9 +28,10 @@ class DemoScreen:
     def __init__(self) -> None:
         self._console = console()
         self._is_watched = self._console.is_terminal
+        self._is_closed = False
         self._start_s = time.monotonic()
         self._bar = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("line"),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -56,8 +57,9 @@ class DemoScreen:
         return time.monotonic() - self._start_s
 
     def close(self) -> None:
-        """Take the bar away; what comes after is plain. May be called again."""
+        """Take the bar away and tell no more steps. May be called again."""
         self._bar.stop()
+        self._is_closed = True
 
     def expect(self, checks: int) -> None:
         """Say how many promises there will be to look at."""
@@ -65,7 +67,9 @@ class DemoScreen:
 
     def step(self, text: str) -> None:
         """Say what is being done."""
-        self._say(f"{self.seconds:5.1f} s  {text}")
+        if self._is_closed:
+            return
+        self.say(f"{self.seconds:5.1f} s  {text}")
         self._bar.update(self._task, description=text)
 
     def outcome(self, outcome: Outcome) -> None:
@@ -87,52 +91,52 @@ class DemoScreen:
             visible=done < total,
         )
 
-    def say(self, text: str = "") -> None:
-        self._say(text)
-
     def table(self, report: Report) -> None:
         """All checks by theme, then the figures."""
-        self._say()
-        self._console.print(check_table(report.outcomes), width=self._width)
-        if report.measurements:
-            self._say()
-            self._console.print(measurement_table(report.measurements), width=self._width)
-        self._say()
+        for made in (check_table(report.outcomes), measurement_table(report.measurements)):
+            if made.row_count:
+                self.say()
+                self._print_table(made)
+        self.say()
 
-    @property
-    def _width(self) -> int | None:
-        return None if self._is_watched else _PIPE_COLUMNS
+    def _print_table(self, made: Table) -> None:
+        if self._is_watched:
+            self._console.print(made)
+            return
+        options = self._console.options.update(width=_PIPE_COLUMNS)
+        lines = self._console.render_lines(made, options, pad=False)
+        for line in lines:
+            self.say("".join(segment.text for segment in line).rstrip())
 
-    def _say(self, text: str = "") -> None:
+    def say(self, text: str = "") -> None:
+        """A line of plain text."""
         self._console.print(text)
         if not self._is_watched:
+            # To a pipe Python would keep it back until the end.
             sys.stdout.flush()
 
 
 def check_table(outcomes: Sequence[Outcome]) -> Table:
-    made = _table("check", "promised", "seen", "")
-    themes = dict.fromkeys(outcome.promise.theme for outcome in outcomes)
-    for theme in themes:
-        made.add_row(Text(theme, style="bold"))
+    made = _table("", "check", "promised", "seen")
+    for theme in dict.fromkeys(outcome.promise.theme for outcome in outcomes):
+        made.add_row("", Text(theme, style="bold"))
         for outcome in outcomes:
             promise = outcome.promise
             if promise.theme == theme:
-                made.add_row(
-                    f"  {promise.name}", promise.promised, outcome.seen.text, _verdict(outcome)
-                )
+                made.add_row(_verdict(outcome), promise.name, promise.promised, outcome.seen.text)
     return made
 
 
 def measurement_table(measurements: Sequence[Measurement]) -> Table:
-    made = _table("measured, without a threshold", "value", "")
-    made.columns[1].justify = "right"
+    made = _table("measured (no threshold)", "")
     for one in measurements:
-        made.add_row(
-            f"  {one.name}",
-            f"{one.value:,.0f}" if one.value >= 100 else f"{one.value:.2f}",
-            one.unit,
-        )
+        values = ", ".join(f"{what} {_number(value)}" for what, value in one.values.items())
+        made.add_row(one.name, f"{values} {one.unit}")
     return made
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 and value != round(value) else f"{value:,.0f}"
 
 
 def _table(*columns: str) -> Table:

@@ -62,7 +62,9 @@ class Installer:
         entry = self.ledger.find((shape.slot, rule.values[: shape.matched]))
         if entry is not None and entry.rule == rule:
             if entry.tags != tags:
+                # Another port asked the same; the rule follows the question that was asked last.
                 self.ledger.retag(entry, tags)
+                entry.subject = subject
             if shape.table != missed_table or now_s - entry.sent_s < RESEND_AFTER_S:
                 return
         cookie, evicted = self.ledger.add(rule, tags, owner, subject, now_s)

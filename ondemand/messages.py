@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from rule_cache.rule import Rule
 
 
-class PacketIn:
+class PacketIn(msgspec.Struct, gc=False):
     """A packet that no rule knew, with the pipeline's registers and what conntrack says of it.
 
     ``table`` is the number of the table that missed; ``vni``, ``source_zone`` and ``target_zone`` are
@@ -22,55 +24,20 @@ class PacketIn:
     connection, with ICMP type and code in ``ct_tp_src`` and ``ct_tp_dst``. ``data`` is the frame.
     """
 
-    __slots__ = (
-        "cookie",
-        "ct_dst",
-        "ct_mark",
-        "ct_proto",
-        "ct_src",
-        "ct_state",
-        "ct_tp_dst",
-        "ct_tp_src",
-        "data",
-        "in_port",
-        "source_zone",
-        "table",
-        "target_zone",
-        "vni",
-    )
-
-    def __init__(
-        self,
-        *,
-        table: int,
-        in_port: int,
-        data: bytes,
-        cookie: int = 0,
-        vni: int = 0,
-        source_zone: int = 0,
-        target_zone: int = 0,
-        ct_state: int = 0,
-        ct_mark: int = 0,
-        ct_src: bytes = b"",
-        ct_dst: bytes = b"",
-        ct_proto: int = 0,
-        ct_tp_src: int = 0,
-        ct_tp_dst: int = 0,
-    ) -> None:
-        self.table = table
-        self.in_port = in_port
-        self.data = data
-        self.cookie = cookie
-        self.vni = vni
-        self.source_zone = source_zone
-        self.target_zone = target_zone
-        self.ct_state = ct_state
-        self.ct_mark = ct_mark
-        self.ct_src = ct_src
-        self.ct_dst = ct_dst
-        self.ct_proto = ct_proto
-        self.ct_tp_src = ct_tp_src
-        self.ct_tp_dst = ct_tp_dst
+    table: int
+    in_port: int
+    data: bytes
+    cookie: int = 0
+    vni: int = 0
+    source_zone: int = 0
+    target_zone: int = 0
+    ct_state: int = 0
+    ct_mark: int = 0
+    ct_src: bytes = b""
+    ct_dst: bytes = b""
+    ct_proto: int = 0
+    ct_tp_src: int = 0
+    ct_tp_dst: int = 0
 
 
 @dataclass(frozen=True, slots=True)

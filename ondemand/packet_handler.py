@@ -189,11 +189,14 @@ class PacketHandler:
         return self._place_way_back(target, packet, frame, port, now_s)
 
     def _ingress(self, packet: PacketIn, frame: Frame, port: LocalPort, now_s: float) -> None:
-        from_tunnel = packet.in_port == self._maker.tunnel_port
-        tun_id = port.subnet.vni if from_tunnel else 0
+        in_port, tun_id = packet.in_port, 0
+        if packet.vni != port.subnet.vni:
+            # From a tunnel; or routed on this host, when its MACs are no longer the sender's but those
+            # that it would have out of a tunnel.
+            in_port, tun_id = self._maker.tunnel_port, port.subnet.vni
         if not port.record.port_security:
             # It was switched off while the packet waited.
-            self._send_on(packet.in_port, packet, frame, tun_id)
+            self._send_on(in_port, packet, frame, tun_id)
             return
         flow = flow_of(packet, frame, _INGRESS)
         if isinstance(flow, NoFlow):
@@ -204,7 +207,7 @@ class PacketHandler:
         if not flow.reply and not self._place_way_back(port, packet, frame, port, now_s):
             return
         self._counters.add("allowed", port.record.id)
-        self._send_on(packet.in_port, packet, frame, tun_id)
+        self._send_on(in_port, packet, frame, tun_id)
 
     def _send_on(self, in_port: int, packet: PacketIn, frame: Frame, tun_id: int) -> None:
         """Put the packet through the pipeline again, where it meets the rules made for it.
@@ -213,6 +216,8 @@ class PacketHandler:
         comes, which is waiting past that point. That one datagram is lost; the next one meets the
         rules. Past the verdicts all fragments miss alike, and come together again.
         """
+        if not in_port:  # routed on a host without a tunnel: the next packet meets the rules
+            return
         if frame.fragment is _NOT_FRAGMENT or packet.table == self._location_table:
             self._installer.effects.packet_outs.append((in_port, tun_id, packet.data))
 

@@ -283,6 +283,8 @@ class SliceCache:
                 reason = f"{len(payload)} bytes are more than the neighbor cache holds"
                 self._count_bad(RecordError(slice_name, key, reason), applied)
                 record, size = None, ENTRY_OVERHEAD_BYTES
+        if old is not None:
+            del self._held[cache_key]  # so that it cannot be dropped to make room for itself
         self._held[cache_key] = Held(record, version, record_tag(slice_name, key), size)
         part.keys[key] = cache_key
         before = old.record if old is not None else None
@@ -305,14 +307,10 @@ class SliceCache:
         applied.errors.append(error)
 
     def _forget_dropped(self, applied: Applied) -> None:
-        for cache_key, held in self._held.dropped:
-            if cache_key in self._held:
-                continue  # it made room for its own new version
+        for _, held in self._held.dropped:
             applied.forgotten.append(held.tag)
             slice_name, key = held.tag.split(" ", 1)
-            part = self._part.get(slice_name)
-            if part is not None:
-                part.keys.pop(key, None)
+            self._part[slice_name].keys.pop(key, None)
         self._held.dropped.clear()
 
     def idle_parts(self) -> list[str]:

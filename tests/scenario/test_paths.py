@@ -7,6 +7,7 @@ import pytest
 from ondemand.records import Route
 from tests.support.cloud_edit import change_port
 from tests.support.fake_flow import extract
+from tests.support.fake_outcomes import Tunnelled
 from tests.support.frame_builder import MAC_B
 from tests.support.lab import MakeLab, Sent
 from tests.support.office_cloud import BLUE_VNI, NOBODY, RED_VNI, add_port, office
@@ -106,7 +107,7 @@ def test_tunnelled_frames_carry_the_vni_of_the_target_subnet(
     vnis = {}
     for target in ("c", "e"):
         outcomes = lab.send("a", vm.tcp("a", target)).moves.outcomes
-        vnis[target] = [out.vni for _, out in outcomes if hasattr(out, "vni") and hasattr(out, "tun_dst")]
+        vnis[target] = [out.vni for _, out in outcomes if isinstance(out, Tunnelled)]
     assert vnis == {"c": [RED_VNI], "e": [BLUE_VNI]}
 
 

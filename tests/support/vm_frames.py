@@ -23,7 +23,7 @@ from tests.support.frame_builder import (
     build_udp4,
     build_udp6,
 )
-from tests.support.packet_parts import ACK, SYN, Address, fragment_header, ip_bytes, udp_datagram
+from tests.support.packet_parts import ACK, SYN, fragment_header, udp_datagram
 from tests.support.world_builder import CloudBuilder
 
 GRE = 47
@@ -61,43 +61,43 @@ class VmFrames:
 
     # -- packets ---------------------------------------------------------------------------------
 
-    def tcp(self, src: str, dst: str, tp_dst: int = 80, **changes: Any) -> bytes:
+    def tcp(self, src: str, dst: str, tp_dst: int = 80, /, **changes: Any) -> bytes:
         build = build_tcp4 if self.family == 4 else build_tcp6
         return build(**{**self.ends(src, dst), "tp_dst": tp_dst, **changes})
 
-    def tcp_reply(self, src: str, dst: str, tp_src: int = 80, **changes: Any) -> bytes:
+    def tcp_reply(self, src: str, dst: str, tp_src: int = 80, /, **changes: Any) -> bytes:
         """What ``src`` answers on its port ``tp_src``: SYN and ACK, or other ``flags``."""
         reply = {"tp_dst": 40000, "flags": SYN | ACK, "tp_src": tp_src}
         return self.tcp(src, dst, **{**reply, **changes})
 
-    def udp(self, src: str, dst: str, tp_dst: int = 53, **changes: Any) -> bytes:
+    def udp(self, src: str, dst: str, tp_dst: int = 53, /, **changes: Any) -> bytes:
         build = build_udp4 if self.family == 4 else build_udp6
         return build(**{**self.ends(src, dst), "tp_dst": tp_dst, **changes})
 
-    def udp_reply(self, src: str, dst: str, tp_src: int = 53, **changes: Any) -> bytes:
+    def udp_reply(self, src: str, dst: str, tp_src: int = 53, /, **changes: Any) -> bytes:
         return self.udp(src, dst, **{"tp_dst": 40000, "tp_src": tp_src, **changes})
 
-    def sctp(self, src: str, dst: str, tp_dst: int = 1000, **changes: Any) -> bytes:
+    def sctp(self, src: str, dst: str, tp_dst: int = 1000, /, **changes: Any) -> bytes:
         build = build_sctp4 if self.family == 4 else build_sctp6
         return build(**{**self.ends(src, dst), "tp_dst": tp_dst, **changes})
 
-    def gre(self, src: str, dst: str, **changes: Any) -> bytes:
+    def gre(self, src: str, dst: str, /, **changes: Any) -> bytes:
         return self.raw(src, dst, GRE, bytes(8), **changes)
 
-    def raw(self, src: str, dst: str, proto: int, payload: bytes, **changes: Any) -> bytes:
+    def raw(self, src: str, dst: str, proto: int, payload: bytes, /, **changes: Any) -> bytes:
         """An IP packet with any protocol and payload."""
         build = build_ipv4_raw if self.family == 4 else build_ipv6_raw
         return build(proto, payload, **{**self.ends(src, dst), **changes})
 
-    def ping(self, src: str, dst: str, number: int = 1, **changes: Any) -> bytes:
+    def ping(self, src: str, dst: str, number: int = 1, /, **changes: Any) -> bytes:
         """An echo request."""
         return self._icmp(self.ends(src, dst), self._echo(request=True), number, changes)
 
-    def pong(self, src: str, dst: str, number: int = 1, **changes: Any) -> bytes:
+    def pong(self, src: str, dst: str, number: int = 1, /, **changes: Any) -> bytes:
         """An echo reply."""
         return self._icmp(self.ends(src, dst), self._echo(request=False), number, changes)
 
-    def ping_gateway(self, src: str, **changes: Any) -> bytes:
+    def ping_gateway(self, src: str, /, **changes: Any) -> bytes:
         sender = self._cloud.port_spec(src)
         ends = {
             "src": self.ip(src),
@@ -107,7 +107,7 @@ class VmFrames:
         }
         return self._icmp(ends, self._echo(request=True), 1, changes)
 
-    def unreachable(self, src: str, dst: str, about: bytes, **changes: Any) -> bytes:
+    def unreachable(self, src: str, dst: str, about: bytes, /, **changes: Any) -> bytes:
         """An ICMP error of ``src`` about a frame that ``dst`` sent: port unreachable."""
         # RFC 792: IP header and 8 bytes; RFC 4443 section 3.1: as much as fits.
         quoted = about[14 : 14 + 28] if self.family == 4 else about[14:]
@@ -152,7 +152,7 @@ class VmFrames:
 
     # -- questions -------------------------------------------------------------------------------
 
-    def who_has(self, src: str, target: str | bytes, **changes: Any) -> bytes:
+    def who_has(self, src: str, target: str | bytes, /, **changes: Any) -> bytes:
         """ARP request or neighbor solicitation for the address of a port, or for an address."""
         wanted = target if isinstance(target, bytes) else self.ip(target)
         sender = self._cloud.port_spec(src)
@@ -173,6 +173,3 @@ class VmFrames:
             return self.who_has(src, target, spa=bytes(4))
         return self.who_has(src, target, src=bytes(16), link_layer=None)
 
-
-def address_of(text: Address) -> bytes:
-    return ip_bytes(text)

@@ -41,6 +41,18 @@ def _install(
     installer.install(rule, tags, 1, SUBJECT, now_s, missed_table)
 
 
+def _cookie(installer: Installer, rule: Rule) -> int:
+    entry = installer.ledger.find(rule.key)
+    assert entry is not None
+    return entry.cookie
+
+
+def _delete(installer: Installer, rule: Rule) -> None:
+    entry = installer.ledger.find(rule.key)
+    assert entry is not None
+    installer.delete(entry)
+
+
 def test_a_new_rule_is_sent_and_remembered() -> None:
     installer = _installer()
     _install(installer, _deny(6))
@@ -100,18 +112,19 @@ def test_other_timeouts_make_another_rule() -> None:
 def test_what_had_to_make_room_is_deleted_in_the_switch() -> None:
     installer = _installer(max_rules_per_owner=1)
     _install(installer, _deny(6))
-    (cookie, _) = installer.effects.adds[0]
+    ((cookie, _),) = installer.take().adds
     _install(installer, _deny(17))
-    assert installer.effects.deletes == [cookie]
+    assert installer.take().deletes == [cookie]
 
 
 def test_a_deleted_rule_is_gone_here_and_there() -> None:
     installer = _installer()
     _install(installer, _deny(6))
-    entry = installer.ledger.find(_deny(6).key)
-    assert entry is not None
-    installer.delete(entry)
-    assert installer.effects.deletes == [entry.cookie]
+    cookie = _cookie(installer, _deny(6))
+    installer.take()
+    _delete(installer, _deny(6))
+    effects = installer.take()
+    assert (effects.deletes, effects.adds) == ([cookie], [])
     assert len(installer.ledger) == 0
 
 
@@ -120,11 +133,136 @@ def test_all_rules_of_a_port_go_with_the_port() -> None:
     for proto in (6, 17):
         _install(installer, _deny(proto))
     installer.install(_deny(1), (), 2, SUBJECT, 0.0)
-    cookies = [cookie for cookie, _ in installer.effects.adds]
+    cookies = [cookie for cookie, _ in installer.take().adds]
     installer.delete_owned(1)
     installer.delete_owned(1)
-    assert installer.effects.deletes == cookies[:2]
+    assert installer.take().deletes == cookies[:2]
     assert [entry.owner for entry in installer.ledger] == [2]
+
+
+# -- before it was sent, and when the switch says no -------------------------------------------------
+
+
+def test_what_is_taken_is_not_taken_again() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    assert len(installer.take().adds) == 1
+    assert not installer.take()
+
+
+def test_a_rule_that_goes_before_it_was_sent_is_never_sent() -> None:
+    """Deletes are sent before adds: a delete of it would come too early."""
+    installer = _installer()
+    _install(installer, _deny(6))
+    _install(installer, _deny(17))
+    _delete(installer, _deny(6))
+    effects = installer.take()
+    assert [rule for _, rule in effects.adds] == [_deny(17)]
+    assert effects.deletes == []
+
+
+def test_an_unsent_rule_that_had_to_make_room_is_never_sent() -> None:
+    installer = _installer(max_rules_per_owner=1)
+    _install(installer, _deny(6))
+    _install(installer, _deny(17))
+    effects = installer.take()
+    assert ([rule for _, rule in effects.adds], effects.deletes) == ([_deny(17)], [])
+
+
+def test_of_two_unsent_answers_only_the_last_is_sent() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    _install(installer, _allow(6))
+    effects = installer.take()
+    assert ([rule for _, rule in effects.adds], effects.deletes) == ([_allow(6)], [])
+
+
+def test_an_unsent_rule_that_goes_takes_the_one_that_it_was_to_replace_along() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    old = _cookie(installer, _deny(6))
+    installer.take()
+    _install(installer, _allow(6))
+    _install(installer, Rule(ALLOW, (1, 6, 8), idle_timeout=60))
+    _delete(installer, _allow(6))
+    effects = installer.take()
+    assert (effects.adds, effects.deletes) == ([], [old])
+
+
+def test_a_replaced_rule_that_was_sent_is_not_deleted() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    installer.take()
+    _install(installer, _allow(6))
+    second = _cookie(installer, _allow(6))
+    installer.take()
+    _install(installer, _deny(6))
+    installer.take()
+    _delete(installer, _deny(6))
+    effects = installer.take()
+    assert second not in effects.deletes
+    assert len(effects.deletes) == 1
+
+
+def test_a_refused_rule_is_forgotten_and_what_it_was_to_replace_goes() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    old = _cookie(installer, _deny(6))
+    installer.take()
+    _install(installer, _allow(6))
+    new = _cookie(installer, _allow(6))
+    installer.take()
+    installer.rejected(new)
+    assert installer.take().deletes == [old]
+    assert len(installer.ledger) == 0
+    installer.rejected(new)
+    assert not installer.take()
+
+
+def test_a_refused_rule_that_replaced_nothing_deletes_nothing() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    cookie = _cookie(installer, _deny(6))
+    installer.take()
+    installer.rejected(cookie)
+    assert not installer.take()
+    assert len(installer.ledger) == 0
+
+
+def test_a_refused_static_rule_is_sent_again_when_it_is_set_again() -> None:
+    installer = _installer()
+    installer.set_static("port vm1", [_deny(6), _deny(17)])
+    (cookie, _), (_, _) = installer.take().adds
+    installer.rejected(cookie)
+    assert [rule for _, rule in installer.static_rules()] == [_deny(17)]
+    installer.set_static("port vm1", [_deny(6), _deny(17)])
+    assert [rule for _, rule in installer.take().adds] == [_deny(6)]
+
+
+def test_a_rule_that_the_switch_dropped_is_forgotten() -> None:
+    installer = _installer()
+    _install(installer, _deny(6))
+    installer.take()
+    _install(installer, _allow(6))
+    cookie = _cookie(installer, _allow(6))
+    installer.take()
+    entry = installer.removed(cookie)
+    assert entry is not None
+    assert entry.rule == _allow(6)
+    assert installer.removed(cookie) is None
+    assert len(installer.ledger) == 0
+    installer.rejected(cookie)
+    assert not installer.take(), "what it replaced went long ago"
+
+
+def test_static_rules_too_are_withdrawn_before_they_are_sent() -> None:
+    installer = _installer()
+    late = LATE.rule(zone=1, proto=0)
+    installer.set_static("port vm1", [_deny(6), late], late=frozenset({"late"}))
+    installer.set_static("port vm1", [_allow(6)])
+    effects = installer.take()
+    assert [rule for _, rule in effects.adds] == [_allow(6)]
+    assert (effects.after_barrier, effects.deletes) == ([], [])
 
 
 # -- rules that are always there ---------------------------------------------------------------------
@@ -144,10 +282,11 @@ def test_static_rules_are_sent_once() -> None:
 def test_only_what_differs_is_sent() -> None:
     installer = _installer()
     installer.set_static("port vm1", [_deny(6), _deny(17)])
-    (_, _), (old, _) = installer.effects.adds
+    (_, _), (old, _) = installer.take().adds
     installer.set_static("port vm1", [_allow(6), _deny(1)])
-    assert [rule for _, rule in installer.effects.adds[2:]] == [_allow(6), _deny(1)]
-    assert installer.effects.deletes == [old], "the rule with the same match is replaced"
+    effects = installer.take()
+    assert [rule for _, rule in effects.adds] == [_allow(6), _deny(1)]
+    assert effects.deletes == [old], "the rule with the same match is replaced"
     assert {str(rule) for _, rule in installer.static_rules()} == {
         str(_allow(6)),
         str(_deny(1)),
@@ -166,8 +305,9 @@ def test_static_rules_of_one_name_do_not_touch_those_of_another() -> None:
     installer = _installer()
     installer.set_static("port vm1", [_deny(6)])
     installer.set_static("port vm2", [_deny(17)])
+    (cookie, _), (_, _) = installer.take().adds
     installer.set_static("port vm1", [])
-    assert len(installer.effects.deletes) == 1
+    assert installer.take().deletes == [cookie]
     assert [rule for _, rule in installer.static_rules()] == [_deny(17)]
     installer.set_static("port vm3", [])
     assert len(installer.static_rules()) == 1
@@ -177,9 +317,12 @@ def test_when_the_switch_lost_its_rules_nothing_is_remembered_and_nothing_of_it_
     installer = _installer()
     installer.set_static("frame", [LATE.rule(zone=1, proto=0)])
     _install(installer, _deny(6))
-    entry = installer.ledger.find(_deny(6).key)
-    assert entry is not None
-    installer.delete(entry)
+    _install(installer, _deny(17))
+    installer.take()
+    _install(installer, _allow(6))
+    _install(installer, _deny(1))
+    _delete(installer, _deny(1))
+    _delete(installer, _deny(17))
     installer.effects.meters.append(SetMeter(1, 10, 10))
     installer.effects.packet_outs.append((1, 0, b""))
     installer.effects.requests.append(Follow("vpc/v1", None))
@@ -187,7 +330,8 @@ def test_when_the_switch_lost_its_rules_nothing_is_remembered_and_nothing_of_it_
     installer.lost()
     effects = installer.effects
     assert (effects.requests, effects.warnings) == ([Follow("vpc/v1", None)], ["a sentence"])
-    assert not (effects.adds or effects.deletes or effects.meters or effects.packet_outs)
+    assert (effects.adds, effects.deletes) == ([], [])
+    assert (effects.meters, effects.packet_outs) == ([], [])
     assert (len(installer.ledger), installer.static_rules()) == (0, [])
     installer.set_static("frame", [LATE.rule(zone=1, proto=0)])
     assert len(installer.effects.adds) == 1, "it is sent again"

@@ -59,12 +59,13 @@ def test_over_its_share_an_owner_loses_its_oldest() -> None:
 
 
 def test_over_the_whole_bound_the_biggest_owner_loses_its_oldest() -> None:
-    ledger = _ledger(max_rules=4, max_rules_per_owner=4)
+    ledger = _ledger(max_rules=5, max_rules_per_owner=5)
+    ledger.add(_deny(9), (), 4, None, 0.0)
     flood = [ledger.add(_deny(proto), (), 1, None, 0.0)[0] for proto in (1, 2, 3)]
     ledger.add(_deny(4), (), 2, None, 0.0)
     _, evicted = ledger.add(_deny(5), (), 3, None, 0.0)
     assert evicted == [flood[0]]
-    assert (ledger.owned(1), ledger.owned(2), ledger.owned(3)) == (2, 1, 1)
+    assert [ledger.owned(owner) for owner in (1, 2, 3, 4)] == [2, 1, 1, 1]
 
 
 def test_an_owner_of_one_rule_may_replace_it() -> None:

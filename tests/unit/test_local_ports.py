@@ -8,11 +8,17 @@ from ondemand.local_ports import MAX_ZONE, LocalPort, Zones, port_tag
 from tests.support.world_builder import CloudBuilder
 
 
-def _port() -> LocalPort:
+def _port(*pairs: str | tuple[str, str]) -> LocalPort:
     cloud = CloudBuilder()
     cloud.subnet("net", 100, "10.0.0.0/24")
-    cloud.port("vm1", "net", "10.0.0.11")
+    cloud.port("vm1", "net", "10.0.0.11", mac="fa:16:3e:00:00:01", pairs=pairs)
     return cloud.world().port("vm1")
+
+
+def test_a_port_has_its_own_mac_and_then_each_of_its_pairs_once() -> None:
+    other, last = "02:00:00:00:00:02", "02:00:00:00:00:01"
+    pairs = (("10.0.0.1", other), "10.0.0.2", ("10.0.0.3", last), ("10.0.0.4", other))
+    assert [mac.hex(":") for mac in _port(*pairs).macs] == ["fa:16:3e:00:00:01", other, last]
 
 
 def test_a_port_carries_its_tag_and_its_vpc() -> None:

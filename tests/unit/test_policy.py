@@ -126,6 +126,12 @@ def test_icmp_types_and_codes(kind: int, code: int, rule: str | None) -> None:
     assert _allowed(policy, "icmp", kind, code) == rule
 
 
+def test_one_code_says_nothing_of_another() -> None:
+    """Cells are kept, so what came first must not decide for what comes after."""
+    policy = _policy(allow("ingress", "icmp", icmp_type=8, icmp_code=0, rule_id="echo"))
+    assert [_allowed(policy, "icmp", 8, code) for code in (0, 1, 0)] == ["echo", None, "echo"]
+
+
 def test_all_of_icmp() -> None:
     policy = _policy(
         allow("ingress", "icmpv6", family=6, rule_id="all"),

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from ondemand.addresses import parse_mac
 from ondemand.pipeline import LINK_LOCAL_ICMPV6, Pipeline, Table
 from ondemand.records import Direction
 from ondemand.static_rules import epoch_rules, frame_rules, port_rules
@@ -100,7 +101,8 @@ def test_conntrack_is_for_what_it_tells_apart(
             ),
             *(
                 f"priority=100,dl_type=0x86dd,nw_proto={protocol} actions={ct}"
-                for protocol in (6, 17, 58)
+                # 44: what OVS says of a later fragment, which conntrack has to wait with.
+                for protocol in (6, 17, 44, 58)
             ),
             f"priority=1,dl_type=0x800 actions=resubmit(,{verdict})",
             f"priority=1,dl_type=0x86dd actions=resubmit(,{verdict})",
@@ -112,8 +114,10 @@ def test_a_port_comes_in_and_goes_out(small: SmallWorld) -> None:
     rules = _port_rules(small, "vm1")
     assert _texts(rules, Table.CLASSIFY) == [
         "priority=200,in_port=101 actions=set_field:0x64->reg5,set_field:0x1->reg6,resubmit(,10)",
-        "priority=200,in_port=9,tun_id=0x64,dl_dst=fa:16:3e:00:00:0b"
-        " actions=set_field:0x1->reg7,resubmit(,50)",
+        (
+            "priority=200,in_port=9,tun_id=0x64,dl_dst=fa:16:3e:00:00:0b"
+            " actions=set_field:0x1->reg7,resubmit(,50)"
+        ),
     ]
     assert _texts(rules, Table.DELIVER) == ["priority=200,reg7=0x1 actions=output:101"]
 
@@ -124,10 +128,21 @@ def test_without_a_tunnel_nothing_comes_from_one(small: SmallWorld) -> None:
     assert len(texts) == 1
 
 
-def test_a_tunnel_delivers_to_each_mac_of_a_port_once(small: SmallWorld) -> None:
-    texts = _texts(_port_rules(small, "nat"), Table.CLASSIFY)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, ["fa:16:3e:00:00:0c", VIRTUAL]),
+        ([parse_mac(VIRTUAL)], [VIRTUAL]),
+        ([], []),
+    ],
+)
+def test_a_tunnel_delivers_to_each_mac_of_a_port_once(
+    small: SmallWorld, given: list[bytes] | None, expected: list[str]
+) -> None:
+    rules = port_rules(PIPELINE, small.port("nat"), 9, 0, given)
+    texts = _texts(rules, Table.CLASSIFY)
     macs = [text.split("dl_dst=")[1].split(" ")[0] for text in texts if "dl_dst" in text]
-    assert macs == ["fa:16:3e:00:00:0c", VIRTUAL]
+    assert macs == expected
 
 
 def test_each_miss_is_metered_on_the_ports_own_meter(small: SmallWorld) -> None:
@@ -150,8 +165,10 @@ def test_each_miss_is_metered_on_the_ports_own_meter(small: SmallWorld) -> None:
 def test_only_arp_requests_and_solicitations_reach_the_controller(small: SmallWorld) -> None:
     assert _texts(_port_rules(small, "vm1"), Table.RESPONDER) == [
         "priority=1,reg6=0x1,dl_type=0x806,arp_op=1 actions=meter:5,CONTROLLER:65535",
-        "priority=1,reg6=0x1,dl_type=0x86dd,nw_proto=58,icmpv6_type=135,icmpv6_code=0"
-        " actions=meter:5,CONTROLLER:65535",
+        (
+            "priority=1,reg6=0x1,dl_type=0x86dd,nw_proto=58,icmpv6_type=135,icmpv6_code=0"
+            " actions=meter:5,CONTROLLER:65535"
+        ),
     ]
 
 
@@ -206,8 +223,10 @@ def test_the_epoch_stands_in_two_rules_of_each_state_table(
     port = small.port("vm1")
     port.epoch = 77
     texts = [
-        f"priority=200,reg{register}=0x1,ct_state=-inv+trk,ct_mark=0x4d"
-        f" actions=resubmit(,{onward})",
+        (
+            f"priority=200,reg{register}=0x1,ct_state=-inv+trk,ct_mark=0x4d"
+            f" actions=resubmit(,{onward})"
+        ),
         f"priority=100,reg{register}=0x1 actions=set_field:0x4d->reg4,resubmit(,{verdict})",
     ]
     assert _texts(epoch_rules(PIPELINE, port, direction), table) == texts
@@ -216,9 +235,7 @@ def test_the_epoch_stands_in_two_rules_of_each_state_table(
 
 def test_an_invalid_packet_is_dropped_before_the_epoch_is_looked_at() -> None:
     for table in (Table.EGRESS_STATE, Table.INGRESS_STATE):
-        assert _texts(frame_rules(PIPELINE), table) == [
-            "priority=300,ct_state=+inv+trk actions=drop"
-        ]
+        assert _texts(frame_rules(PIPELINE), table) == ["priority=300,ct_state=+inv actions=drop"]
 
 
 def test_a_port_without_port_security_has_neither_policy_nor_anti_spoofing(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ondemand.messages import PacketIn
 from ondemand.verdict import Need
 from ondemand.waiting_room import WaitingRoom
@@ -38,6 +40,39 @@ def test_the_first_that_waits_is_told_from_the_next() -> None:
     assert not room.waits_for(NEED)
     _park(room, NEED, 1)
     assert room.waits_for(NEED)
+
+
+def test_the_source_is_asked_once_for_all_who_wait() -> None:
+    room = _room()
+    _park(room, NEED, 1)
+    assert room.must_ask(NEED, 0.0)
+    _park(room, NEED, 2)
+    assert not room.must_ask(NEED, 1.9)
+    assert room.must_ask(OTHER, 1.9), "another record is another question"
+
+
+def test_a_source_that_did_not_answer_is_asked_again() -> None:
+    room = _room()
+    _park(room, NEED, 1)
+    room.must_ask(NEED, 0.0)
+    _park(room, NEED, 2, now_s=1.0)
+    room.expire(2.0)
+    assert room.must_ask(NEED, 2.0)
+    assert not room.must_ask(NEED, 3.9)
+
+
+@pytest.mark.parametrize("end", ["answered", "too late", "port gone"])
+def test_when_nobody_waits_any_more_the_next_one_asks(end: str) -> None:
+    room = _room()
+    _park(room, NEED, 1)
+    room.must_ask(NEED, 0.0)
+    if end == "answered":
+        room.release(NEED)
+    elif end == "too late":
+        room.expire(2.0)
+    else:
+        room.drop_zone(1)
+    assert room.must_ask(NEED, 0.1)
 
 
 def test_a_port_has_a_bound_of_its_own() -> None:

@@ -1,0 +1,100 @@
+"""``ondemand doctor`` and ``ondemand explain`` against a real Open vSwitch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller_app.doctor import run_checks
+from controller_app.doctor_check import Status
+from controller_app.explain import explain
+from controller_app.goal_state_file import load_goal_state
+from controller_app.sqlite_store import SqliteStore
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "two-subnets.yaml"
+
+
+@pytest.fixture
+def store(tmp_path):
+    with SqliteStore(tmp_path / "slices.db", writer=True) as opened:
+        opened.publish(load_goal_state(EXAMPLE), replace_all=True)
+        yield opened
+
+
+@pytest.fixture
+def host(make_fabric):
+    return make_fabric(hosts=1).hosts[0]
+
+
+@pytest.fixture
+def checks_of(tmp_path):
+    def run(host, **bridge):
+        keys = "".join(f"{name} = {value}\n" for name, value in bridge.items())
+        path = tmp_path / "agent.toml"
+        path.write_text(
+            '[host]\nid = "host-1"\ntunnel_ip = "192.0.2.11"\n[source]\nfile = "slices.db"\n'
+            f'[bridge]\novsdb = "{host.ovsdb_remote}"\n{keys}'
+        )
+        return {check.name: check for check in run_checks(path)}
+
+    return run
+
+
+def failed(checks):
+    return {name: check.found for name, check in checks.items() if check.status is Status.FAIL}
+
+
+def test_a_host_before_its_agent(host, checks_of, store):
+    checks = checks_of(host)
+    assert failed(checks) == {}
+    assert checks["ovsdb"].status is Status.OK
+    assert "the agent creates it" in checks["bridge br-int"].found
+    assert "the agent creates it" in checks["tunnel"].found
+    assert "rules" not in checks
+
+
+def test_a_host_with_its_bridge(host, checks_of, store):
+    host.create_integration_bridge()
+    checks = checks_of(host, datapath_type='"netdev"')
+    assert failed(checks) == {}
+    assert checks["tunnel"].found == "vxlan0: vxlan, remote_ip=flow, key=flow"
+    assert checks["rules"].found == "none of an agent is in the switch"
+    assert checks["meters"].found.startswith("up to ")
+    assert checks["datapath features"].status is Status.OK
+    assert "1200 bytes (IPv4) and 1280 bytes (IPv6)" in checks["fragments"].found
+    host.vsctl("set-controller", "br-int", "tcp:127.0.0.1:16653")
+    host.add_flows("br-int", "cookie=0x0d5e000000000001,table=0 actions=drop")
+    checks = checks_of(host)
+    assert checks["rules"].found == "1 of an agent are in the switch"
+    assert list(failed(checks)) == ["controller"]
+
+
+def test_a_switch_that_is_gone(host, checks_of, store):
+    host.stop_ovsdb()
+    checks = checks_of(host)
+    assert list(failed(checks)) == ["ovsdb"]
+    assert checks["ovsdb"].mend == "systemctl start openvswitch-switch"
+
+
+@pytest.mark.parametrize("connection", [False, True])
+def test_the_switch_takes_the_rules_that_explain_prints(host, store, connection):
+    host.create_integration_bridge()
+    for flow in (
+        "tcp,nw_dst=10.0.2.10,tp_dst=5432",
+        "tcp6,ipv6_dst=fd00:2::10,tp_dst=22",
+        "icmp6,ipv6_dst=fd00:1::11",
+        "icmp,nw_dst=10.0.1.1",
+        "sctp,nw_dst=10.0.2.99,tp_dst=3868",
+        "nw_proto=47,nw_dst=10.0.2.99",
+        "tcp,nw_dst=8.8.8.8,tp_dst=53",
+        "arp,arp_tpa=10.0.1.77",
+        "icmp6,icmp_type=135,nd_target=fd00:1::77",
+    ):
+        found = explain(store, "web-1", flow, match_connection=connection)
+        for view in found.views:
+            rules = found.flows(view.host)
+            host.ofctl("del-flows", "br-int")
+            if rules:
+                host.add_flows("br-int", *rules)
+            assert host.rule_count() == len(rules)
