@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+import socket
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +56,11 @@ RETRY_S: Final = 1.0
 IDLE_S: Final = 0.2
 
 cfg.CONF.register_cli_opts(
-    [cfg.StrOpt("ondemand-config", default=DEFAULT_CONFIG, help="configuration of the agent (TOML)")]
+    [
+        cfg.StrOpt(
+            "ondemand-config", default=DEFAULT_CONFIG, help="configuration of the agent (TOML)"
+        )
+    ]
 )
 app_manager.require_app("os_ken.controller.ofp_handler")
 
@@ -87,7 +92,8 @@ class OnDemandApp(app_manager.OSKenApp):
             # A random start keeps the marks of an earlier agent's connections from matching.
             first_epoch=1 + secrets.randbelow(1 << 31),
         )
-        self.agent = Agent(engine, self._source, warn=self.config.warner(LOG))
+        self._warner = self.config.warner(LOG)
+        self.agent = Agent(engine, self._source, warn=self._warner)
         self._listen()
         self._installation: Installation = install(self.agent)
 
@@ -107,6 +113,7 @@ class OnDemandApp(app_manager.OSKenApp):
         self._installation.uninstall()
         self.agent.close()
         self._source.close()
+        self._warner.close()
 
     def _listen(self) -> None:
         """Tell os-ken's listener where to listen: only where the bridge will connect to."""
@@ -117,6 +124,7 @@ class OnDemandApp(app_manager.OSKenApp):
             self.CONF.set_override("ofp_tcp_listen_port", 6653)
             return
         address, _, port = rest.rpartition(":")
+        _check_free(address.strip("[]"), int(port))
         self.CONF.set_override("ofp_listen_host", address.strip("[]"))
         self.CONF.set_override("ofp_tcp_listen_port", int(port))
 
@@ -171,7 +179,22 @@ class OnDemandApp(app_manager.OSKenApp):
         since_metrics_s = 0.0
         while not self._stopping.wait(IDLE_S):
             self.agent.idle()
+            self._warner.flush()
             since_metrics_s += IDLE_S
             if self.config.metrics_file is not None and since_metrics_s >= self.config.metrics_s:
                 since_metrics_s = 0.0
                 write_metrics(self.config.metrics_file, self.agent.status())
+
+
+def _check_free(address: str, port: int) -> None:
+    """Raise OSError if nobody can listen there: os-ken's listener, on its own thread, would only log it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise OSError(
+                f"cannot listen for the switch on tcp:{address}:{port}: {error.strerror}; another"
+                " agent or controller may have it: give this one another address ([bridge] controller)"
+            ) from None

@@ -9,6 +9,8 @@ import click
 from controller_app.cli_support import CommandError
 from controller_app.config import ConfigError, load_config
 from controller_app.logs import LogError, set_up_logs
+from controller_app.ovsdb_errors import OvsdbError
+from ondemand.slices import SourceError
 
 DEFAULT_CONFIG = "/etc/ondemand/agent.toml"
 
@@ -43,7 +45,7 @@ def command(config_path: Path) -> None:
         from controller_app.run import run_agent
 
         code = run_agent(config_path)
-    except (ConfigError, LogError) as error:
+    except (ConfigError, LogError, OvsdbError, SourceError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"the agent cannot start: {error}") from error

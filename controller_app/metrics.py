@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ def write_metrics(path: Path, status: dict[str, Any]) -> bool:
     beside = path.with_name(path.name + ".new")
     try:
         beside.write_text(json.dumps(status, indent=1) + "\n")
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         LOG.warning("metrics file %s cannot be written: %s", path, error)
         return False

@@ -7,6 +7,7 @@ What is built stands in ``demo_state``, what is looked at in ``demo_reach``, ``d
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,9 @@ from mininet_topos.demo_reach import reach_experiments
 from mininet_topos.demo_report import Report, check_place
 from mininet_topos.demo_run import Phase, run_phase
 from mininet_topos.demo_screen import DemoScreen
-from mininet_topos.demo_state import VMS
+from mininet_topos.demo_state import HTTP, VMS
 from mininet_topos.errors import LabUnavailableError
-from mininet_topos.requirements import missing_requirements
+from mininet_topos.requirements import PROGRAMS, missing_requirements
 from mininet_topos.sweep import sweep
 from ondemand.publishing import Progress
 
@@ -117,9 +118,14 @@ def _check_machine() -> None:
         return
     if os.geteuid() != 0:
         raise LabUnavailableError("the demo makes network namespaces and needs root: use sudo")
-    raise LabUnavailableError(
-        f"the demo cannot run here: {'; '.join(missing)}; 'make setup' installs what is missing"
-    )
+    lacking = [program for program in PROGRAMS if shutil.which(program) is None]
+    if lacking:
+        packages = sorted({PROGRAMS[program] for program in lacking})
+        raise LabUnavailableError(
+            f"the demo needs programs that are not here ({', '.join(lacking)}): run 'make setup', "
+            f"or apt-get install {' '.join(packages)}"
+        )
+    raise LabUnavailableError(f"the demo cannot run here: {'; '.join(missing)}")
 
 
 def _show(report: Report, screen: DemoScreen, lab: DemoLab) -> None:
@@ -137,9 +143,12 @@ def _wait(screen: DemoScreen, lab: DemoLab) -> None:
     for vm in VMS:
         node = lab.vms[vm.name]
         screen.say(f"  mnexec -a {node.pid} bash   # VM {vm.name} on h{vm.host}, {vm.ips[0]}")
+    screen.say("Its rules, and why a packet goes where it goes:")
     for host in lab.fabric.hosts:
         socket = host.directory / "br-int.mgmt"
-        screen.say(f"  ovs-ofctl dump-flows unix:{socket}   # rules of {host.label}")
+        screen.say(f"  ovs-ofctl -O OpenFlow13 dump-flows unix:{socket}   # {host.label}")
+    flow = f"tcp,nw_dst={VMS[0].ips[0]},tp_dst={HTTP}"
+    screen.say(f"  ondemand explain --store {lab.store_file} --port {VMS[1].name} '{flow}'")
     try:
         input()
     except EOFError:

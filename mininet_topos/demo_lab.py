@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -102,6 +103,10 @@ class DemoLab:
 
     def host(self, number: int) -> ComputeHost:
         return self.fabric.hosts[number - 1]
+
+    @property
+    def store_file(self) -> Path:
+        return self._store.path
 
     # Goal state -----------------------------------------------------------------------------------
 

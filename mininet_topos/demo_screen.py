@@ -78,7 +78,7 @@ class DemoScreen:
         if self._is_watched or not seen.ok:
             name = outcome.promise.name
             line = Text.assemble("         ", _verdict(outcome), f"  {name}: ", (seen.text, "dim"))
-            self._console.print(line)
+            self._console.print(line, soft_wrap=True)
         self._bar.advance(self._task)
 
     def published(self, done: int, total: int) -> None:
@@ -110,7 +110,7 @@ class DemoScreen:
 
     def say(self, text: str = "") -> None:
         """A line of plain text."""
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
         if not self._is_watched:
             # To a pipe Python would keep it back until the end.
             sys.stdout.flush()

@@ -12,7 +12,6 @@ from ondemand.pipeline import ICMP, ICMPV6, L4, SCTP, TCP, UDP
 from ondemand.records import Direction
 from rule_cache.fields import CtState
 
-
 # Until Python 3.12 a member costs 90 ns when it is read through its class.
 _INGRESS, _EGRESS = Direction.INGRESS, Direction.EGRESS
 _OTHER = {_INGRESS: _EGRESS, _EGRESS: _INGRESS}

@@ -127,7 +127,7 @@ class PacketHandler:
             elif table is _EGRESS_VERDICT:
                 self._counters.add(f"no_flow.{found.value}", port.record.id)
                 return
-        elif frame.kind not in (Kind.IPV4, Kind.IPV6):
+        if flow is None and frame.kind not in (Kind.IPV4, Kind.IPV6):
             self._counters.add("no_flow.not_ip", port.record.id)
             return
         echo = frame.tp_src == _ECHO_REQUEST.get(frame.proto) and frame.tp_dst == 0

@@ -255,9 +255,7 @@ class PortManager:
 
     def _epoch_shapes(self) -> frozenset[str]:
         pipeline = self._pipeline
-        return frozenset(
-            s.name for s in (*pipeline.judged.values(), *pipeline.not_judged.values())
-        )
+        return frozenset(s.name for s in (*pipeline.judged.values(), *pipeline.not_judged.values()))
 
     def _new_epoch(self) -> int:
         epoch = self._next_epoch

@@ -33,7 +33,7 @@ def _macs(cloud: CloudBuilder) -> list[bytes]:
     return sorted(mac for mac in macs if mac)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(clouds(with_rules=False), st.sets(st.integers(0, 5), max_size=2), _addresses)
 def test_a_location_is_what_a_scan_over_all_records_says(
     cloud: CloudBuilder, out: set[int], addresses: list[bytes]
@@ -67,7 +67,7 @@ def test_a_location_is_what_a_scan_over_all_records_says(
                     assert found == expected, (sender, mac, ip, location)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(clouds(with_rules=False), st.permutations(_TARGETS))
 def test_an_answer_is_what_a_scan_over_all_records_says(
     cloud: CloudBuilder, addresses: list[bytes]

@@ -110,9 +110,7 @@ def test_a_rule_of_one_family_says_nothing_of_the_other(make_lab: MakeLab, famil
 
 
 @pytest.mark.parametrize("joins", ["y", "x"])
-def test_who_joins_a_group_is_let_in_at_once(
-    make_lab: MakeLab, family: int, joins: str
-) -> None:
+def test_who_joins_a_group_is_let_in_at_once(make_lab: MakeLab, family: int, joins: str) -> None:
     cloud = one_server(*both("ingress", "tcp", 80, rule_id="staff", group="staff"))
     change_port(cloud, joins, groups=("out",))
     lab = make_lab(cloud, hosts=(HERE, THERE))
@@ -198,9 +196,7 @@ def test_a_claimed_address_is_a_member(make_lab: MakeLab, family: int) -> None:
     assert lab.send("s", reply).reached == ["vip"]
 
 
-def test_who_comes_to_hold_a_claimed_address_ends_the_claim(
-    make_lab: MakeLab, family: int
-) -> None:
+def test_who_comes_to_hold_a_claimed_address_ends_the_claim(make_lab: MakeLab, family: int) -> None:
     lab = make_lab(with_claim())
     assert from_claimed(lab, family) == ["s"]
     add_port(lab.cloud, "owner", "red", 200, host=THERE, groups=("out",))
@@ -252,9 +248,7 @@ def test_a_subnet_that_shrinks_takes_claims_out_of_groups(make_lab: MakeLab, fam
     add_port(cloud, "free", "blue", 22, port_security=False)
     lab = make_lab(cloud)
     gateway = cloud.port_spec("free").subnet.gateway_mac
-    frame = lab.frames(family).tcp(
-        "free", "s", src=CLAIMED[family], flags=0x10, eth_dst=gateway
-    )
+    frame = lab.frames(family).tcp("free", "s", src=CLAIMED[family], flags=0x10, eth_dst=gateway)
     assert lab.send("free", frame).reached == ["s"]
     cloud.subnet(
         "red",
@@ -272,9 +266,7 @@ def test_a_stranger_is_no_member_by_a_pair_of_everything(make_lab: MakeLab, fami
     add_port(cloud, "wide", "blue", 21, groups=("staff",), pairs=["0.0.0.0/0", "::/0"])
     lab = make_lab(cloud)
     assert not reaches(lab, family, "y")
-    frame = lab.frames(family).tcp(
-        "wide", "s", src={4: "192.0.2.77", 6: "2001:db8::77"}[family]
-    )
+    frame = lab.frames(family).tcp("wide", "s", src={4: "192.0.2.77", 6: "2001:db8::77"}[family])
     assert lab.send("wide", frame).reached == []
 
 
@@ -333,9 +325,7 @@ def test_others_addresses_behind_a_port_without_port_security(
 
 
 @pytest.mark.parametrize("host", [HERE, THERE])
-def test_port_security_switched_off_and_on_again(
-    make_lab: MakeLab, family: int, host: str
-) -> None:
+def test_port_security_switched_off_and_on_again(make_lab: MakeLab, family: int, host: str) -> None:
     cloud = office()
     change_port(cloud, "b", host=host)
     lab = make_lab(cloud, hosts=(HERE, THERE))

@@ -56,9 +56,7 @@ def test_across_hosts_one_packet_in_on_each_settles_all(make_lab: MakeLab, famil
     assert (answer.reached, answer.packet_ins) == (["a"], 0)
 
 
-def test_another_connection_to_the_same_service_asks_nobody(
-    make_lab: MakeLab, family: int
-) -> None:
+def test_another_connection_to_the_same_service_asks_nobody(make_lab: MakeLab, family: int) -> None:
     lab = make_lab(office(), hosts=(HERE, THERE))
     vm = lab.frames(family)
     lab.send("a", vm.tcp("a", "c"))
@@ -90,9 +88,7 @@ def test_a_routed_frame_gets_the_macs_of_the_other_subnet_and_loses_a_hop(
 
 
 @pytest.mark.parametrize("target", ["d", "e"])
-def test_the_last_hop_of_a_ttl_is_not_routed(
-    make_lab: MakeLab, family: int, target: str
-) -> None:
+def test_the_last_hop_of_a_ttl_is_not_routed(make_lab: MakeLab, family: int, target: str) -> None:
     lab = make_lab(office(), hosts=(HERE, THERE))
     sent = lab.send("a", lab.frames(family).udp("a", target, ttl=1))
     assert sent.reached == []
@@ -261,7 +257,9 @@ def test_a_route_that_is_withdrawn_takes_its_rules_along(make_lab: MakeLab, fami
 
 def test_a_next_hop_that_is_nobody_is_no_way(make_lab: MakeLab, family: int) -> None:
     cloud = office()
-    cloud.router("r", "red", "blue", routes={f"{BEHIND[4]}/32": NOBODY[4], f"{BEHIND[6]}/128": NOBODY[6]})
+    cloud.router(
+        "r", "red", "blue", routes={f"{BEHIND[4]}/32": NOBODY[4], f"{BEHIND[6]}/128": NOBODY[6]}
+    )
     lab = make_lab(cloud)
     frame = lab.frames(family).udp("a", "d", dst=BEHIND[family])
     assert lab.send("a", frame).reached == []

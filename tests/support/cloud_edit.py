@@ -33,10 +33,7 @@ def remove_port(cloud: CloudBuilder, name: str) -> None:
 
 def rules_of(cloud: CloudBuilder, group: str) -> tuple[SecurityRule, ...]:
     return next(
-        rules
-        for vpc in cloud._vpcs.values()
-        for record, rules in vpc.groups
-        if record.id == group
+        rules for vpc in cloud._vpcs.values() for record, rules in vpc.groups if record.id == group
     )
 
 

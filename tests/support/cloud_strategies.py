@@ -40,6 +40,8 @@ _OUTSIDE = ("10.0.0.16", "10.1.0.1", "192.0.2.77", "fd00:e::1", "fe80::1", "0.0.
 _NOT_USABLE = ("10.0.0.0", "10.0.0.7", "10.0.1.3", "fd00:b::7")
 _GATEWAYS = ("10.0.0.1", "10.0.0.9", "10.0.1.1", "fd00:a::1", "fd00:b::1")
 _MULTICAST = ("224.0.0.18", "ff02::12", "255.255.255.255")
+#: Addresses of subnets that no port has, so that only pairs can claim them.
+_CLAIMED = ("10.0.0.6", "10.0.0.12", "fd00:a::5", "fd00:b::4")
 
 ADDRESSES = (
     *(ip for ips in _USABLE.values() for ip in ips),
@@ -47,6 +49,7 @@ ADDRESSES = (
     *_NOT_USABLE,
     *_GATEWAYS,
     *_MULTICAST,
+    *_CLAIMED,
 )
 SHARED_MAC = "02:00:5e:00:01:07"
 _PAIR_PREFIXES = (
@@ -56,11 +59,13 @@ _PAIR_PREFIXES = (
     "10.0.0.4/30",
     "10.0.0.5/32",
     "10.0.0.6/32",
+    "10.0.0.6/32",
     "10.0.0.8/29",
     "10.0.0.0/24",
     "10.1.0.0/16",
     "fd00:a::/64",
     "fd00:a::4/126",
+    "fd00:a::5/128",
     "fd00:a::5/128",
     "fd00:b::/112",
     "fd00:b::4/128",
@@ -90,9 +95,11 @@ _PREFIXES = {
     ),
 }
 
-_EDGES = (0, 1, 2, 3, 4, 5, 66, 67, 68, 69, 546, 547, 548, 65534, 65535)
+_EDGES = (0, 1, 2, 3, 66, 67, 68, 546, 547, 65534, 65535)
 #: None of ICMPv6's link-local messages (130-137, RFC 4861, RFC 2710), which never get to policy.
-_ICMP_VALUES = (0, 1, 2, 3, 8, 11, 128, 129, 254, 255)
+_ICMP_VALUES = (0, 1, 3, 8, 128, 255)
+_ICMP_CODES = (0, 1, 255)
+
 _T = TypeVar("_T")
 
 
@@ -121,8 +128,9 @@ def _rule(number: int, groups: Sequence[str]) -> SecurityRule:
         if protocol in PORTED:
             low, high = sorted((digits.pick(_EDGES), digits.pick(_EDGES)))
         elif protocol == icmp:
-            low, high = digits.pick(_ICMP_VALUES), digits.pick((None, *_ICMP_VALUES))
-    remote = digits.pick((0, 1, 2, 3))
+            low, high = digits.pick(_ICMP_VALUES), digits.pick((None, *_ICMP_CODES))
+    # Rules for anybody would hide the others.
+    remote = digits.pick(("prefix", "prefix", "prefix", "group", "group", "group", "anybody"))
     return allow(
         digits.pick(("ingress", "egress")),
         protocol,
@@ -130,8 +138,8 @@ def _rule(number: int, groups: Sequence[str]) -> SecurityRule:
         family=family,
         icmp_type=low if protocol == icmp else None,
         icmp_code=high if protocol == icmp else None,
-        prefix=digits.pick(_PREFIXES[family]) if remote == 1 else None,
-        group=digits.pick(groups) if remote >= 2 else None,
+        prefix=digits.pick(_PREFIXES[family]) if remote == "prefix" else None,
+        group=digits.pick(groups) if remote == "group" else None,
     )
 
 
@@ -222,14 +230,14 @@ class Asked:
 def _question(number: int) -> Asked:
     """A connection of any protocol and family with anybody."""
     digits = _Digits(number)
-    remote = parse_ip(digits.pick(ADDRESSES))
+    remote = parse_ip(digits.pick((*ADDRESSES, *_CLAIMED * 4)))
     icmp = 1 if len(remote) == 4 else 58
     protocol = digits.pick((6, 17, 132, icmp, 6, 17, icmp, 47, 0, 50, 51, 59 - icmp))
     egress = digits.pick((True, False))
     has_ports, is_icmp = protocol in PORTED, protocol == icmp
     first = second = 0
     if is_icmp:
-        first, second = digits.pick(_ICMP_VALUES), digits.pick(_ICMP_VALUES)
+        first, second = digits.pick(_ICMP_VALUES), digits.pick(_ICMP_CODES)
     elif has_ports:
         first, second = digits.pick(_EDGES), digits.pick(_EDGES)
     flow = make_flow(

@@ -91,11 +91,18 @@ def check_ports(host: HostSim) -> None:
     expected = frame_rules(engine.pipeline)
     for port in ports:
         meter = port.zone if engine.settings.meter_rate else 0
-        expected += port_rules(engine.pipeline, port, host.tunnel_port, meter)
+        macs = [mac for mac in port.macs if _first_with(mac, port.subnet.vni, ports) is port]
+        expected += port_rules(engine.pipeline, port, host.tunnel_port, meter, macs)
         assert (port.zone in host.switch.meters) == bool(meter)
     found = [rule for _, rule in engine.installer.static_rules()]
     assert sorted(map(str, found)) == sorted(map(str, expected))
     assert set(host.switch.meters) <= {port.zone for port in ports}
+
+
+def _first_with(mac: bytes, vni: int, ports: list[LocalPort]) -> LocalPort:
+    """The port that gets what comes out of a tunnel for a MAC: its owner, else the first by id."""
+    sharers = [port for port in ports if port.subnet.vni == vni and mac in port.macs]
+    return min(sharers, key=lambda port: (port.record.mac != mac, port.record.id))
 
 
 def check_rules(host: HostSim, world: World, *, store: SliceStore | None) -> None:

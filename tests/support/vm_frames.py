@@ -121,19 +121,24 @@ class VmFrames:
             return 8 if request else 0
         return 128 if request else 129
 
-    def _icmp(
-        self, ends: dict[str, Any], kind: int, number: int, changes: dict[str, Any]
-    ) -> bytes:
+    def _icmp(self, ends: dict[str, Any], kind: int, number: int, changes: dict[str, Any]) -> bytes:
         build = build_icmp4 if self.family == 4 else build_icmp6
         body = b"\0\1" + number.to_bytes(2, "big")
         return build(**{**ends, "icmp_type": kind, "body": body, **changes})
 
     def fragments(
-        self, src: str, dst: str, tp_dst: int = 53, *, number: int = 1, size: int = 3000
+        self,
+        src: str,
+        dst: str,
+        tp_dst: int = 53,
+        *,
+        tp_src: int = 40000,
+        number: int = 1,
+        size: int = 3000,
     ) -> Sequence[bytes]:
         """A UDP datagram of ``size`` bytes, in pieces that an Ethernet takes."""
         ends = self.ends(src, dst)
-        data = udp_datagram(ends["src"], ends["dst"], 40000, tp_dst, payload=bytes(size))
+        data = udp_datagram(ends["src"], ends["dst"], tp_src, tp_dst, payload=bytes(size))
         piece = 1440
         frames = []
         for at in range(0, len(data), piece):
@@ -172,4 +177,3 @@ class VmFrames:
         if self.family == 4:
             return self.who_has(src, target, spa=bytes(4))
         return self.who_has(src, target, src=bytes(16), link_layer=None)
-

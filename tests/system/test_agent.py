@@ -132,7 +132,9 @@ def test_an_interface_whose_slice_has_no_such_port_is_named_and_gets_nothing(sit
     a, stranger = site.vm(A), site.vm(port("stranger", 66))
     assert site.agent.wait_for_ports(["vm-a"])
     log = site.host.directory / "agent-events.log"
-    assert eventually(lambda: "iface-id 'stranger' is plugged, but slice 'host/h1'" in log.read_text())
+    assert eventually(
+        lambda: "iface-id 'stranger' is plugged, but slice 'host/h1'" in log.read_text()
+    )
     assert not reaches(stranger, "10.0.1.11")
     assert reaches(a, "10.0.1.1")
 
@@ -154,6 +156,17 @@ def test_a_second_agent_on_the_bridge_is_refused(site: Site) -> None:
     assert "Traceback" not in process.output_tail()
     a = site.vm(A)
     assert eventually(lambda: reaches(a, "10.0.1.1"))
+
+
+def test_an_agent_whose_address_is_taken_says_so_and_ends(site: Site) -> None:
+    site.publish(state(A))
+    site.agent.start()
+    site.agent.wait_connected()
+    second = AgentOnHost(site.host, site.store_file, settings={"bridge": {"name": "br-other"}})
+    second.start()
+    assert eventually(lambda: not second.process.running, 15.0)
+    assert second.process.returncode == 2
+    assert "cannot listen for the switch on tcp:127.0.0.1:6653" in second.process.output_tail()
 
 
 def test_an_agent_killed_and_started_again_serves_what_is_there(site: Site) -> None:

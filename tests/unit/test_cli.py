@@ -302,7 +302,8 @@ def test_run_ends_as_the_agent_does(plugins, agent, config_path):
 )
 def test_run_tells_why_it_cannot_start(plugins, agent, config_path, error, words):
     agent(error)
-    assert words in one_sentence(invoke("run", "--config", str(config_path), code=2))
+    line = one_sentence(invoke("run", "--config", str(config_path), code=2))
+    assert line.startswith(f"ondemand: {words}")
 
 
 def test_run_tells_every_mistake_of_its_configuration(plugins, agent, config_path):
