@@ -184,13 +184,16 @@ class Agent:
 
     def _run_requests(self, effects: Effects) -> None:
         link = self._link
+        fetches: list[Fetch] = []
         for request in effects.requests:
             if isinstance(request, Fetch) and link.is_local:
-                lookup = link.fetch(request)
-                if lookup is not None:
-                    self._engine.fetched(lookup, self._clock())
+                fetches.append(request)
             else:
                 link.ask(request)
+        if fetches:
+            now_s = self._clock()
+            for lookup in link.fetch(fetches):
+                self._engine.fetched(lookup, now_s)
 
     def _encode(self, effects: Effects) -> bytes:
         self._generation = generation = self._generation % 0xFFFF + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ondemand.messages import Fetch, Follow, Forget, SourceRequest
@@ -42,13 +42,13 @@ class SourceLink:
         """Whether ``fetch`` may be called by the engine's own thread."""
         return self._source.is_local
 
-    def fetch(self, request: Fetch) -> Lookup | None:
-        """One record, now; None when the source cannot answer, which is told as a SourceState."""
+    def fetch(self, requests: Sequence[Fetch]) -> list[Lookup]:
+        """Records, now; none when the source cannot answer, which is told as a SourceState."""
         try:
-            return self._source.get(request.slice, request.key)
+            return self._source.get_many([(r.slice, r.key) for r in requests])
         except SourceError as error:
             self._lost(error)
-            return None
+            return []
 
     def ask(self, request: SourceRequest) -> None:
         """Have a request answered by and by."""

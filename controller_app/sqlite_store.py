@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -91,6 +91,15 @@ class SqliteStore:
             raise self._file.failed(handle, error) from error
         self._file.release(handle)
         return lookup
+
+    def get_many(self, places: Sequence[tuple[str, str]]) -> list[Lookup]:
+        """As ``SliceSource.get_many``, all as of one moment."""
+        with self._reading() as db:
+            db.execute("BEGIN")
+            try:
+                return [read_record(db, name, key) for name, key in places]
+            finally:
+                db.execute("COMMIT")
 
     def snapshot(self, name: str) -> Snapshot:
         with self._reading() as db:

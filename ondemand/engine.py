@@ -7,9 +7,9 @@ return nothing; ``take`` hands over the effects that have collected.
 from __future__ import annotations
 
 from ondemand.counters import Counters
-from ondemand.installer import Installer
+from ondemand.installer import RESEND_AFTER_S, Installer
 from ondemand.local_ports import LocalPort
-from ondemand.messages import Effects, FlowRemoved, Follow, PacketIn
+from ondemand.messages import Effects, FlowRemoved, Follow, Forget, PacketIn
 from ondemand.packet_handler import PacketHandler
 from ondemand.pipeline import Pipeline
 from ondemand.port_manager import PortManager
@@ -131,7 +131,9 @@ class Engine:
     def rejected(self, cookie: int) -> None:
         """The switch refused the rule with this cookie; what it was for is dropped there."""
         self.counters.add("rule_rejected")
-        self._installer.rejected(cookie)
+        entry = self._installer.rejected(cookie)
+        if entry is not None:
+            self._packets.hold_back(entry.owner, entry.sent_s + RESEND_AFTER_S)
 
     # -- in: interfaces --------------------------------------------------------------------------
 
@@ -209,6 +211,10 @@ class Engine:
             # Nobody will tell of a change to these any more, so nothing may depend on them.
             self.counters.add("cache.dropped", count=len(applied.forgotten))
             self._rejudge.judge_tags(applied.forgotten, now_s)
+            for name in dict.fromkeys(tag.partition(" ")[0] for tag in applied.forgotten):
+                if self.cache.is_idle(name):
+                    self.cache.drop_part(name)
+                    self._installer.effects.requests.append(Forget(name))
         self._judge_changed_ports(now_s)
 
     def _release(self, need: Need, now_s: float) -> None:

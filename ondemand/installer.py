@@ -90,15 +90,16 @@ class Installer:
         self._replaced.pop(cookie, None)
         return self.ledger.remove(cookie)
 
-    def rejected(self, cookie: int) -> None:
+    def rejected(self, cookie: int) -> Entry | None:
         """The switch refused a rule; then what it was to replace must go too, for it is not true."""
-        self.ledger.remove(cookie)
+        entry = self.ledger.remove(cookie)
         for rules in self._static.values():
             for key in [key for key, (of_rule, _) in rules.items() if of_rule == cookie]:
                 del rules[key]
         old = self._replaced.pop(cookie, None)
         if old is not None:
             self.effects.deletes.append(old)
+        return entry
 
     def _replace(self, old: int, new: int) -> None:
         """A rule takes the place of one with the same match."""

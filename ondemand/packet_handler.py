@@ -65,6 +65,8 @@ class PacketHandler:
         self._waiting = waiting
         self._counters = counters
         self._buckets: dict[int, TokenBucket] = {}
+        #: Zones of which the switch refused a rule, and until when their packet-ins are dropped.
+        self._held_back_s: dict[int, float] = {}
         self._location_table = pipeline.number(Table.LOCATION)
         self._tables = {pipeline.number(table): table for table in Table}
 
@@ -84,6 +86,9 @@ class PacketHandler:
         if not bucket.take(now_s):
             self._counters.add("packet_in.over_rate", port.record.id)
             return
+        if self._held_back_s and now_s < self._held_back_s.get(zone, now_s):
+            self._counters.add("packet_in.refused", port.record.id)
+            return
         self._counters.add("packet_in", port.record.id)
         self._walk(packet, table, port, now_s)
 
@@ -95,8 +100,16 @@ class PacketHandler:
         if port is not None:
             self._walk(packet, table, port, now_s)
 
+    def hold_back(self, zone: int, until_s: float) -> None:
+        """Handle no packet-in of a port for a while: the switch refused a rule of it.
+
+        A packet without its rule would miss again, be decided again and sent again, without end.
+        """
+        self._held_back_s[zone] = until_s
+
     def forget_port(self, zone: int) -> None:
         self._buckets.pop(zone, None)
+        self._held_back_s.pop(zone, None)
 
     def _walk(self, packet: PacketIn, table: Table, port: LocalPort, now_s: float) -> None:
         try:

@@ -82,10 +82,18 @@ _Entry = tuple[RuleRef, SecurityRule]
 class _Row:
     """The cells of one direction, family and protocol."""
 
-    __slots__ = ("_bounds", "_cells", "_codes", "_rules", "_types")
+    __slots__ = ("_bounds", "_cells", "_codes", "_exact", "_types", "_wide")
 
     def __init__(self, rules: list[_Entry], *, icmp: bool) -> None:
-        self._rules = rules
+        #: Rules of one port or ICMP type, by it; and all others. Most rules are of the first sort.
+        self._exact: dict[int, list[_Entry]] = {}
+        self._wide: list[_Entry] = []
+        for entry in rules:
+            low, high = entry[1].port_min, entry[1].port_max
+            if low != ANY and (icmp or low == high):
+                self._exact.setdefault(low, []).append(entry)
+            else:
+                self._wide.append(entry)
         self._cells: dict[int | tuple[int, int], Cell] = {}
         self._bounds: list[int] | None = None
         if icmp:
@@ -115,15 +123,11 @@ class _Row:
         return cell
 
     def _covering(self, first: int, second: int) -> Iterable[_Entry]:
-        ranges = self._bounds is not None
-        for entry in self._rules:
-            low, high = entry[1].port_min, entry[1].port_max
-            if low == ANY:
+        for entry in self._wide:
+            if entry[1].port_min == ANY or entry[1].port_min <= first <= entry[1].port_max:
                 yield entry
-            elif ranges:
-                if low <= first <= high:
-                    yield entry
-            elif low == first and high in (ANY, second):
+        for entry in self._exact.get(first, ()):
+            if self._bounds is not None or entry[1].port_max in (ANY, second):
                 yield entry
 
 

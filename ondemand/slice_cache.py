@@ -177,7 +177,9 @@ class SliceCache:
         cache_key = _cache_key(lookup.slice, lookup.key)
         old = self._held.get(cache_key)
         if old is None or old.as_of < lookup.version:
-            self._store(part, lookup.slice, lookup.key, lookup.payload, lookup.version, applied)
+            self._store(
+                part, cache_key, lookup.slice, lookup.key, lookup.payload, lookup.version, applied
+            )
             if lookup.version < part.version:
                 # Changes overtook the answer, and went by because nobody held the record yet.
                 applied.heal = Heal(lookup.slice, lookup.version)
@@ -245,7 +247,8 @@ class SliceCache:
     def _snapshot_part(self, part: _Part, event: Snapshot, applied: Applied) -> None:
         for key, cache_key in list(part.keys.items()):
             if cache_key in self._held:  # not dropped just now to make room
-                self._store(part, event.slice, key, event.records.get(key), event.version, applied)
+                payload = event.records.get(key)
+                self._store(part, cache_key, event.slice, key, payload, event.version, applied)
         part.version = max(part.version, event.version)
 
     def _delta_part(self, part: _Part, event: Delta, applied: Applied) -> None:
@@ -256,7 +259,15 @@ class SliceCache:
             part.version = max(part.version, change.version)
             cache_key = part.keys.get(change.key)
             if cache_key is not None and cache_key in self._held:
-                self._store(part, event.slice, change.key, change.payload, change.version, applied)
+                self._store(
+                    part,
+                    cache_key,
+                    event.slice,
+                    change.key,
+                    change.payload,
+                    change.version,
+                    applied,
+                )
         if event.since > part.version:
             applied.heal = Heal(event.slice, part.version)
         else:
@@ -265,13 +276,13 @@ class SliceCache:
     def _store(
         self,
         part: _Part,
+        cache_key: _CacheKey,
         slice_name: str,
         key: str,
         payload: bytes | None,
         version: int,
         applied: Applied,
     ) -> None:
-        cache_key = _cache_key(slice_name, key)
         old = self._held.get(cache_key)
         if old is not None and old.as_of >= version:
             return
@@ -287,9 +298,9 @@ class SliceCache:
             del self._held[cache_key]  # so that it cannot be dropped to make room for itself
         self._held[cache_key] = Held(record, version, record_tag(slice_name, key), size)
         part.keys[key] = cache_key
-        before = old.record if old is not None else None
-        if old is None or before != record:
-            applied.changes.append(RecordChange(slice_name, key, before, record))
+        # A record that was not held is no change: no decision can have been made without it.
+        if old is not None and old.record != record:
+            applied.changes.append(RecordChange(slice_name, key, old.record, record))
 
     def _decode(
         self, slice_name: str, key: str, payload: bytes | None, applied: Applied
@@ -316,6 +327,11 @@ class SliceCache:
     def idle_parts(self) -> list[str]:
         """Neighbor shards of which nothing is held any more; they need not be followed."""
         return [name for name, part in self._part.items() if not part.keys]
+
+    def is_idle(self, name: str) -> bool:
+        """Whether a neighbor shard is followed of which nothing is held any more."""
+        part = self._part.get(name)
+        return part is not None and not part.keys
 
     def drop_part(self, name: str) -> None:
         """Follow a neighbor shard no more, forgetting what is held of it."""

@@ -15,9 +15,10 @@ The types here are values; a source does the I/O and calls back with them.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +90,7 @@ def mac_slice(vpc: str, mac: bytes) -> str:
     return f"nbr/{vpc}/mac-{zlib.crc32(mac) % MAC_SHARDS}"
 
 
+@functools.lru_cache(maxsize=4096)
 def kind_of(name: str) -> SliceKind:
     """The kind of a slice name; SliceNameError when it is none."""
     head, _, rest = name.partition("/")
@@ -200,6 +202,9 @@ class SliceSource(Protocol):
 
     def get(self, name: str, key: str) -> Lookup:
         """One record of a slice, or its absence, for the packet that waits."""
+
+    def get_many(self, places: Sequence[tuple[str, str]]) -> list[Lookup]:
+        """As ``get`` for several (slice, key), in their order: packets that wait at the same time."""
 
     def snapshot(self, name: str) -> Snapshot:
         """All records of a slice, consistent at one version."""

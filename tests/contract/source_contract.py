@@ -44,6 +44,15 @@ class ReadingContract:
         absent = source.get(A, "other")
         assert (absent.version, absent.payload) == (version, None)
 
+    def test_get_many_answers_as_get_does_in_the_order_asked(self, backend):
+        publisher = backend.publisher()
+        publisher.write(A, {"k": b"1", "l": b"2"})
+        publisher.write(B, {"k": b"3"})
+        source = backend.source()
+        places = [(B, "k"), (A, "l"), (A, "gone"), (A, "k"), (A, "l")]
+        assert source.get_many(places) == [source.get(*place) for place in places]
+        assert source.get_many([]) == []
+
     def test_a_removed_record_is_absent_at_the_version_of_its_removal(self, backend):
         publisher, source = backend.publisher(), backend.source()
         first = publisher.write(A, {"k": b"1", "l": b"2"})

@@ -103,18 +103,25 @@ _ICMP_CODES = (0, 1, 255)
 _T = TypeVar("_T")
 
 
+_64_BITS = (1 << 64) - 1
+
+
 class _Digits:
     """Choices made by one number, which costs hypothesis far less than a draw for each choice."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        # hypothesis likes small numbers, whose higher digits would all be the first choice. This is
+        # the finisher of splitmix64, which spreads each number over all bits and keeps 0 as it is.
+        number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+        number = (number ^ number >> 27) * 0x94D049BB133111EB & _64_BITS
+        self._number = number ^ number >> 31
 
     def pick(self, choices: Sequence[_T]) -> _T:
         self._number, index = divmod(self._number, len(choices))
         return choices[index]
 
 
-_numbers = st.integers(0, 2**48 - 1)
+_numbers = st.integers(0, _64_BITS)
 
 
 def _rule(number: int, groups: Sequence[str]) -> SecurityRule:

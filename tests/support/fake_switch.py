@@ -186,8 +186,10 @@ class FakeSwitch:
     def inject_tunnel(
         self, vni: int, frame: bytes, tun_src: bytes, now_s: float | None = None
     ) -> list[Outcome]:
-        """A frame arrives from the host ``tun_src`` (4 or 16 bytes)."""
+        """A frame arrives from the host ``tun_src`` (4 or 16 bytes); without a tunnel port it is lost."""
         family = 4 if len(tun_src) == 4 else 6
+        if self._tunnel_ports[family] not in self._ports:
+            return []
         metadata: Fields = {Field.TUN_ID: vni}
         if family == 4:
             metadata[Field.TUN_SRC] = int.from_bytes(tun_src, "big")

@@ -29,6 +29,7 @@ class HostSim:
         plugged: port id to OpenFlow port, of the interfaces on the bridge.
         tunnel_port: OpenFlow port of the VXLAN interface, 0 while there is none.
         delayed: when set, what the source says stays in ``feed.inbox`` until ``deliver``.
+        is_unaware: news were lost on their way, and nothing has told the host so yet.
         warnings: every warning so far.
     """
 
@@ -63,6 +64,7 @@ class HostSim:
         self.plugged: dict[str, int] = {}
         self.tunnel_port = 0
         self.delayed = False
+        self.is_unaware = False
         self.warnings: list[str] = []
         self._batching = False
         self._next_ofport = FIRST_PORT

@@ -6,12 +6,13 @@ sent by the name of a port and arrive by name, on whichever host it is plugged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ondemand.addresses import parse_ip
 from ondemand.codec import encode_record
 from ondemand.goal_compile import Slices
+from ondemand.records import Record
 from ondemand.settings import Settings
 from tests.support.fabric_sim import Endpoint, FabricSim, Moves
 from tests.support.fake_outcomes import Dropped
@@ -156,9 +157,13 @@ class Lab:
         wanted = self.cloud.slices() if slices is None else slices
         moves = Moves()
         for name in sorted(wanted.keys() | set(self.store.names)):
-            new = {key: encode_record(record) for key, record in wanted.get(name, {}).items()}
-            moves.outcomes += self.write(name, self.changes(name, new)).moves.outcomes
+            moves.outcomes += self.publish_slice(name, wanted.get(name, {})).moves.outcomes
         return self._sent(moves)
+
+    def publish_slice(self, name: str, records: Mapping[str, Record]) -> Sent:
+        """Make one slice hold exactly these records."""
+        new = {key: encode_record(record) for key, record in records.items()}
+        return self.write(name, self.changes(name, new))
 
     def changes(self, name: str, wanted: dict[str, bytes]) -> dict[str, bytes | None]:
         """What has to be written to a slice so that it holds ``wanted``."""

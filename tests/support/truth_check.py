@@ -40,7 +40,7 @@ def check_host(host: HostSim, store: SliceStore) -> None:
     check_bounds(host)
     check_ports(host)
     check_rules(host, host.engine.world, store=None)
-    if not host.feed.inbox and host.feed.error is None:
+    if not host.feed.inbox and host.feed.error is None and not host.is_unaware:
         world = world_from_store(host, store)
         check_rules(host, world, store=store)
         assert active_ports(host, store) == set(host.engine.world.ports)

@@ -1,0 +1,407 @@
+"""Any state to any state: random changes, traffic, loss and repetition, and the invariant after each.
+
+When nothing is on its way, packets must do what the plain references say of the goal state; a live
+connection passes exactly while both of its ends allow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ondemand.addresses import parse_ip
+from ondemand.settings import Settings
+from ondemand.slices import Delta
+from tests.support.fake_outcomes import Tunnelled
+from tests.support.frame_builder import build_tcp4, build_tcp6
+from tests.support.host_sim import HostSim
+from tests.support.lab import Lab, Sent
+from tests.support.location_reference import Host
+from tests.support.packet_parts import ACK, SYN
+from tests.support.walk_cloud import (
+    CLAIMS,
+    GROUPS,
+    LOCAL,
+    MEMBERSHIPS,
+    MENU,
+    PORTS,
+    REMOTE,
+    TCP_PORTS,
+    change_port,
+    fixed_ip,
+    may,
+    move,
+    place,
+    published,
+    set_claims,
+    set_menu,
+    spec_of,
+    walk_cloud,
+)
+from tests.support.world_builder import HERE, THERE, TUNNELS
+
+_local, _any_port, _group = st.sampled_from(LOCAL), st.sampled_from(PORTS), st.sampled_from(GROUPS)
+_family, _tp_dst = st.sampled_from((4, 6)), st.sampled_from(TCP_PORTS)
+_menu = st.lists(st.integers(0, len(MENU) - 1), max_size=3).map(tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An open TCP connection between two local ports, and what has to stay for it to be the same."""
+
+    src: str
+    dst: str
+    family: int
+    tp_src: int
+    tp_dst: int
+    zones: tuple[int, int]
+    ends: tuple[bytes, bytes, bytes, bytes]
+
+
+class Walk(RuleBasedStateMachine):
+    """One host; the other one is a hole in the underlay."""
+
+    cache_bytes = 1 << 20
+    max_rules_per_port = 25
+
+    def __init__(self) -> None:
+        super().__init__()
+        limits = Settings(max_rules=100, max_rules_per_port=self.max_rules_per_port)
+        # Smaller than the least that a configuration may ask for.
+        object.__setattr__(limits, "neighbor_cache_bytes", self.cache_bytes)
+        self.lab = Lab(walk_cloud(), settings=limits)
+        self.vpc = published(self.lab.cloud)
+        self.live: list[Live] = []
+        #: Something was lost on its way, and the host cannot know.
+        self.is_unaware = False
+        self.next_port = 2000
+
+    @property
+    def host(self) -> HostSim:
+        return self.lab.here
+
+    @property
+    def is_quiet(self) -> bool:
+        host = self.host
+        return not (
+            host.batching
+            or host.delayed
+            or host.feed.error
+            or host.feed.inbox
+            or self.is_unaware
+            or not host.tunnel_port
+        )
+
+    # -- goal state ------------------------------------------------------------------------------
+
+    @rule(group=_group, menu=_menu)
+    def change_rules(self, group: str, menu: tuple[int, ...]) -> None:
+        set_menu(self.lab.cloud, group, menu)
+
+    @rule(port=_any_port, groups=st.sampled_from(MEMBERSHIPS), secure=st.booleans())
+    def change_membership(self, port: str, groups: tuple[str, ...], *, secure: bool) -> None:
+        secure = secure or port != "p3"
+        change_port(
+            self.lab.cloud, port, groups=groups if secure else (), port_security=secure
+        )
+
+    @rule(port=_any_port, claims=st.lists(st.sampled_from(CLAIMS[4] + CLAIMS[6]), max_size=2))
+    def change_claims(self, port: str, claims: list[str]) -> None:
+        if self.lab.cloud.port_spec(port).port_security:
+            set_claims(self.lab.cloud, port, tuple(dict.fromkeys(claims)))
+
+    @rule(port=_any_port, number=st.sampled_from((0, 10, 30, 200)))
+    def change_addresses(self, port: str, number: int) -> None:
+        """Another address of its subnet, unless somebody has it; or none at all."""
+        cloud = self.lab.cloud
+        spec = cloud.port_spec(port)
+        net = 1 if spec.subnet.id == "red" else 2
+        ips = (parse_ip(f"10.0.{net}.{number}"), parse_ip(f"fd00:{net}::{number}"))
+        taken = {ip for other in cloud.port_ids for ip in cloud.port_spec(other).fixed_ips}
+        if number and not taken & set(ips):
+            change_port(cloud, port, fixed_ips=ips)
+        elif not number:
+            change_port(cloud, port, fixed_ips=())
+
+    @rule(port=_any_port, host=st.sampled_from((HERE, THERE)))
+    def move_port(self, port: str, host: str) -> None:
+        move(self.lab.cloud, port, host)
+
+    @rule(seed=st.randoms(use_true_random=False))
+    def publish(self, seed) -> None:
+        """Write what has changed, slice by slice in any order."""
+        wanted = self.lab.cloud.slices()
+        names = sorted({*wanted, *self.lab.store.names})
+        seed.shuffle(names)
+        for name in names:
+            self.lab.publish_slice(name, wanted.get(name, {}))
+        self.vpc = published(self.lab.cloud)
+
+    @rule(name=st.sampled_from(("sg/g1", "host/here", "vpc/vpc-1", "nbr/vpc-1/10.0.1.0")))
+    def forget_changes(self, name: str) -> None:
+        self.lab.store.forget_changes(name)
+
+    # -- what the source says --------------------------------------------------------------------
+
+    @rule()
+    def delay(self) -> None:
+        self.host.delayed = True
+
+    @precondition(lambda self: self.host.feed.inbox)
+    @rule(at=st.integers(0, 9), keep=st.booleans())
+    def deliver_one(self, at: int, *, keep: bool) -> None:
+        self.host.deliver_one(min(at, len(self.host.feed.inbox) - 1), keep=keep)
+
+    @precondition(lambda self: self.host.feed.inbox)
+    @rule(at=st.integers(0, 9))
+    def lose_one(self, at: int) -> None:
+        """Deltas get lost; who asked a question asks it again."""
+        inbox = self.host.feed.inbox
+        at = min(at, len(inbox) - 1)
+        if isinstance(inbox[at], Delta):
+            del inbox[at]
+            self.is_unaware = True
+
+    @rule()
+    def lose_source(self) -> None:
+        if self.host.feed.error is None:
+            self.host.feed.lose("the source is away")
+
+    @rule()
+    def settle(self) -> None:
+        """Everything that is on its way arrives, and what was lost is noticed."""
+        host = self.host
+        if host.batching:
+            host.end_batch()
+        if host.feed.error is not None:
+            host.feed.come_back()
+        host.delayed = False
+        host.deliver()
+        host.feed.remind()
+        host.deliver()
+        self.is_unaware = False
+
+    # -- interfaces, switch, time ----------------------------------------------------------------
+
+    @rule(port=_local)
+    def plug(self, port: str) -> None:
+        """It comes, or it comes back under another number."""
+        self.host.plug(port)
+
+    @rule(port=_local)
+    def unplug(self, port: str) -> None:
+        if port in self.host.plugged:
+            self.host.unplug(port)
+
+    @rule(ofport=st.sampled_from((0, 1, 2)))
+    def change_tunnel(self, ofport: int) -> None:
+        self.host.plug_tunnel(ofport)
+
+    @precondition(lambda self: not self.host.batching)
+    @rule(is_restart=st.booleans())
+    def reconnect(self, *, is_restart: bool) -> None:
+        if is_restart:
+            self.host.restart_switch()
+            self.live.clear()
+        else:
+            self.host.reconnect()
+
+    @precondition(lambda self: not self.host.batching)
+    @rule(seconds=st.sampled_from((0.5, 3.0, 11.0, 61.0, 130.0)))
+    def advance(self, seconds: float) -> None:
+        self.lab.advance(seconds)
+
+    @rule()
+    def begin_batch(self) -> None:
+        self.host.begin_batch()
+
+    @precondition(lambda self: self.host.batching)
+    @rule()
+    def end_batch(self) -> None:
+        self.host.end_batch()
+
+    # -- traffic ---------------------------------------------------------------------------------
+
+    @rule(src=_local, dst=_any_port, family=_family, tp_dst=_tp_dst)
+    def connect(self, src: str, dst: str, family: int, tp_dst: int) -> None:
+        """A first packet, and if it arrives here the rest of a handshake."""
+        sender, target = spec_of(self.vpc, src), spec_of(self.vpc, dst)
+        if src == dst or sender is None or target is None or src not in self.host.plugged:
+            return
+        ips = fixed_ip(sender, family), fixed_ip(target, family)
+        if ips[0] is None or ips[1] is None:
+            return
+        same = sender.subnet.id == target.subnet.id
+        eth_dst = target.mac if same else sender.subnet.gateway_mac
+        self.next_port += 1
+        ends = (sender.mac, eth_dst, ips[0], ips[1])
+        sent = self.send(src, family, ends, self.next_port, tp_dst, SYN)
+        if not self.is_quiet:
+            return
+        arrived = [out for _, out in sent.moves.outcomes if isinstance(out, Tunnelled)]
+        found = place(self.vpc, self.reference_host, sender, eth_dst, ips[1])
+        expected: list[str] = []
+        if src in self.active and may(self.vpc, sender, ips[1], tp_dst, egress=True):
+            if found is not None and found.tunnel is not None:
+                assert [out.tun_dst for out in arrived] == [found.tunnel]
+                assert sent.reached == []
+                return
+            if found is not None and may(self.vpc, target, ips[0], tp_dst, egress=False):
+                expected = [found.port]
+        assert (sent.reached, arrived) == (expected, [])
+        if expected == [dst] and sender.port_security and target.port_security:
+            back_mac = sender.mac if same else target.subnet.gateway_mac
+            ends = (sender.mac, target.mac, ips[0], ips[1])
+            zones = self.host.zone(src), self.host.zone(dst)
+            live = Live(src, dst, family, self.next_port, tp_dst, zones, ends)
+            assert self.answers(live, SYN | ACK, back_mac).reached == [src]
+            assert self.goes_on(live, eth_dst).reached == [dst]
+            self.live.append(live)
+
+    @precondition(lambda self: self.live and self.is_quiet)
+    @rule(at=st.integers(0, 20), is_reply_first=st.booleans())
+    def go_on(self, at: int, *, is_reply_first: bool) -> None:
+        """A live connection passes while both ends allow it, and is cut when one does not."""
+        live = self.live[at % len(self.live)]
+        sender, target = spec_of(self.vpc, live.src), spec_of(self.vpc, live.dst)
+        if sender is None or target is None or not self.is_the_same(live):
+            self.live.remove(live)
+            return
+        same = sender.subnet.id == target.subnet.id
+        eth_dst = target.mac if same else sender.subnet.gateway_mac
+        back_mac = sender.mac if same else target.subnet.gateway_mac
+        _, _, src_ip, dst_ip = live.ends
+        allowed = may(self.vpc, sender, dst_ip, live.tp_dst, egress=True) and may(
+            self.vpc, target, src_ip, live.tp_dst, egress=False
+        )
+        for is_reply in (is_reply_first, not is_reply_first):
+            if is_reply:
+                reached = self.answers(live, ACK, back_mac).reached
+                assert reached == ([live.src] if allowed else [])
+            else:
+                reached = self.goes_on(live, eth_dst).reached
+                assert reached == ([live.dst] if allowed else [])
+
+    @rule(src=st.sampled_from(REMOTE), dst=_local, family=_family, tp_dst=_tp_dst)
+    def come_in(self, src: str, dst: str, family: int, tp_dst: int) -> None:
+        """A first packet out of the tunnel."""
+        sender, target = spec_of(self.vpc, src), spec_of(self.vpc, dst)
+        if sender is None or target is None or not self.host.tunnel_port:
+            return
+        ips = fixed_ip(sender, family), fixed_ip(target, family)
+        if ips[0] is None or ips[1] is None:
+            return
+        same = sender.subnet.id == target.subnet.id
+        eth_src = sender.mac if same else target.subnet.gateway_mac
+        self.next_port += 1
+        frame = _tcp(family, (eth_src, target.mac, *ips), self.next_port, tp_dst, SYN)  # type: ignore[arg-type]
+        sent = self.lab.from_tunnel(HERE, target.subnet.vni, frame, THERE)
+        if self.is_quiet:
+            allowed = dst in self.active and may(self.vpc, target, ips[0], tp_dst, egress=False)
+            assert sent.reached == ([dst] if allowed else [])
+
+    @rule(src=_local, dst=_any_port, family=_family)
+    def ask(self, src: str, dst: str, family: int) -> None:
+        """A question by ARP or ND; nobody but the asker ever hears of it."""
+        vm = self.lab.frames(family)
+        sender, target = spec_of(self.vpc, src), spec_of(self.vpc, dst)
+        if sender is None or target is None or src not in self.host.plugged:
+            return
+        wanted = fixed_ip(target, family)
+        own = fixed_ip(sender, family)
+        if wanted is None or own is None:
+            return
+        change = {"spa": own} if family == 4 else {"src": own}
+        if fixed_ip(self.lab.cloud.port_spec(src), family) is None:
+            return
+        sent = self.lab.send(src, vm.who_has(src, wanted, **change))
+        assert set(sent.reached) <= {src}
+        if self.is_quiet and src in self.active:
+            known = src != dst and sender.subnet.id == target.subnet.id
+            assert sent.reached == ([src] if known else [])
+
+    # -- truth -----------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_installed_is_true(self) -> None:
+        self.host.is_unaware = self.is_unaware
+        self.lab.check()
+
+    def teardown(self) -> None:
+        self.settle()
+        self.lab.check()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> set[str]:
+        """Ports that are bound here and plugged."""
+        here = {port.id for port in self.vpc.ports if port.host.id == HERE}
+        return here & set(self.host.plugged)
+
+    @property
+    def reference_host(self) -> Host:
+        return Host(parse_ip(TUNNELS[HERE]), self.active)
+
+    def is_the_same(self, live: Live) -> bool:
+        """Nothing was changed that makes another connection of it."""
+        host = self.host
+        if not {live.src, live.dst} <= self.active:
+            return False
+        sender, target = spec_of(self.vpc, live.src), spec_of(self.vpc, live.dst)
+        if sender is None or target is None:
+            return False
+        family = live.family
+        ends = (sender.mac, target.mac, fixed_ip(sender, family), fixed_ip(target, family))
+        zones = host.zone(live.src), host.zone(live.dst)
+        return (
+            (zones, ends) == (live.zones, live.ends)
+            and sender.port_security
+            and target.port_security
+        )
+
+    def send(
+        self,
+        port: str,
+        family: int,
+        ends: tuple[bytes, bytes, bytes, bytes],
+        tp_src: int,
+        tp_dst: int,
+        flags: int,
+    ) -> Sent:
+        return self.lab.send(port, _tcp(family, ends, tp_src, tp_dst, flags))
+
+    def goes_on(self, live: Live, eth_dst: bytes) -> Sent:
+        src_mac, _, src_ip, dst_ip = live.ends
+        ends = (src_mac, eth_dst, src_ip, dst_ip)
+        return self.send(live.src, live.family, ends, live.tp_src, live.tp_dst, ACK)
+
+    def answers(self, live: Live, flags: int, eth_dst: bytes) -> Sent:
+        _, dst_mac, src_ip, dst_ip = live.ends
+        ends = (dst_mac, eth_dst, dst_ip, src_ip)
+        return self.send(live.dst, live.family, ends, live.tp_dst, live.tp_src, flags)
+
+
+def _tcp(
+    family: int, ends: tuple[bytes, bytes, bytes, bytes], tp_src: int, tp_dst: int, flags: int
+) -> bytes:
+    eth_src, eth_dst, src, dst = ends
+    build = build_tcp4 if family == 4 else build_tcp6
+    return build(
+        src=src, dst=dst, eth_src=eth_src, eth_dst=eth_dst, tp_src=tp_src, tp_dst=tp_dst, flags=flags
+    )
+
+
+_settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+TestWalk = Walk.TestCase
+TestWalk.settings = _settings
