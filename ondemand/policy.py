@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from ondemand.records import ANY, ANY_PROTOCOL, Direction, SecurityRule
 from ondemand.slices import group_slice
@@ -86,14 +87,15 @@ class _Row:
 
     def __init__(self, rules: list[_Entry], *, icmp: bool) -> None:
         #: Rules of one port or ICMP type, by it; and all others. Most rules are of the first sort.
-        self._exact: dict[int, list[_Entry]] = {}
-        self._wide: list[_Entry] = []
-        for entry in rules:
+        #: With their places in the list: the first rule that allows is the one that is named.
+        self._exact: dict[int, list[tuple[int, _Entry]]] = {}
+        self._wide: list[tuple[int, _Entry]] = []
+        for place, entry in enumerate(rules):
             low, high = entry[1].port_min, entry[1].port_max
             if low != ANY and (icmp or low == high):
-                self._exact.setdefault(low, []).append(entry)
+                self._exact.setdefault(low, []).append((place, entry))
             else:
-                self._wide.append(entry)
+                self._wide.append((place, entry))
         self._cells: dict[int | tuple[int, int], Cell] = {}
         self._bounds: list[int] | None = None
         if icmp:
@@ -123,12 +125,17 @@ class _Row:
         return cell
 
     def _covering(self, first: int, second: int) -> Iterable[_Entry]:
-        for entry in self._wide:
-            if entry[1].port_min == ANY or entry[1].port_min <= first <= entry[1].port_max:
-                yield entry
-        for entry in self._exact.get(first, ()):
-            if self._bounds is not None or entry[1].port_max in (ANY, second):
-                yield entry
+        found = [
+            (place, entry)
+            for place, entry in self._exact.get(first, ())
+            if self._bounds is not None or entry[1].port_max in (ANY, second)
+        ]
+        found += [
+            (place, entry)
+            for place, entry in self._wide
+            if entry[1].port_min == ANY or entry[1].port_min <= first <= entry[1].port_max
+        ]
+        return [entry for _, entry in sorted(found, key=itemgetter(0))]
 
 
 class Policy:

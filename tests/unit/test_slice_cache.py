@@ -415,6 +415,9 @@ def test_a_shard_of_which_nothing_is_held_can_be_dropped() -> None:
     other = Lookup("nbr/v1/10.0.1.0", "ip/10.0.1.1", 1, None)
     cache.put(other)
     assert cache.idle_parts() == [SHARD]
+    assert cache.is_idle(SHARD)
+    assert not cache.is_idle(other.slice), "one record of it is held"
+    assert not cache.is_idle("nbr/v1/10.9.9.0"), "it is not followed"
     cache.drop_part(SHARD)
     cache.drop_part(SHARD)
     assert cache.idle_parts() == []
