@@ -131,7 +131,7 @@ def _replug(lab: DemoLab) -> Sequence[Seen]:
     rules_before = lab.rules_of_zone(own.host, zone)
     vm.unplug()
     is_gone = agent.wait_for_ports(here - {name})
-    during = lab.ping(other, own.ips[0], count=2)
+    during = lab.ping(other, own.ips[0])
     rules = lab.rules_of_zone(own.host, zone)
     vm.plug(name)
     is_back = agent.wait_for_ports(here)

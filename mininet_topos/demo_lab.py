@@ -143,10 +143,11 @@ class DemoLab:
 
     # Traffic --------------------------------------------------------------------------------------
 
-    def ping(self, source: str, address: str, *, count: int = 3) -> PingResult:
-        """``count`` echo requests in quick succession; waits a second for the last answer."""
+    def ping(self, source: str, address: str, *, count: int = 2) -> PingResult:
+        """``count`` echo requests; waits a second for the first answer, 0.3 s for the last."""
         with self._noting(source, address):
-            return self.vms[source].ping(address, count=count, interval_s=0.05)
+            # When it has seen an answer, ping waits for the last one no longer than an interval.
+            return self.vms[source].ping(address, count=count, interval_s=0.3)
 
     def tcp(self, source: str, address: str, port: int) -> TcpAttempt:
         """One connection over which data must come back."""

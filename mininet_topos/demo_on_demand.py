@@ -62,7 +62,7 @@ def first_traffic(lab: DemoLab) -> None:
     )
 
     def use(pair: Use) -> None:
-        lab.ping(*pair, count=2)
+        lab.ping(*pair)
         lab.tcp(*pair, HTTP)
 
     side_by_side(use, FIRST_USES)

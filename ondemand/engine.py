@@ -9,7 +9,7 @@ from __future__ import annotations
 from ondemand.counters import Counters
 from ondemand.installer import RESEND_AFTER_S, Installer
 from ondemand.local_ports import LocalPort
-from ondemand.messages import Effects, FlowRemoved, Follow, Forget, PacketIn
+from ondemand.messages import Effects, Fetch, FlowRemoved, Follow, Forget, PacketIn
 from ondemand.packet_handler import PacketHandler
 from ondemand.pipeline import Pipeline
 from ondemand.port_manager import PortManager
@@ -161,6 +161,9 @@ class Engine:
         if isinstance(event, SourceState):
             self.source_error = event.error
             self.counters.add("source.lost" if event.error else "source.back")
+            if event.error is None:
+                again = [Fetch(need.slice, need.key) for need in self._waiting.ask_again(now_s)]
+                self._installer.effects.requests += again
             return
         loading = isinstance(event, Snapshot) and self.cache.whole(event.slice) is None
         applied = self.cache.apply(event)

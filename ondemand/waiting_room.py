@@ -48,6 +48,11 @@ class WaitingRoom:
         self._asked_s[need] = now_s
         return True
 
+    def ask_again(self, now_s: float) -> list[Need]:
+        """All that somebody waits for, to be asked for now: the source is back."""
+        self._asked_s = dict.fromkeys(self._asked_s, now_s)
+        return list(self._asked_s)
+
     def park(self, need: Need, packet: PacketIn, zone: int, now_s: float) -> bool:
         """Let a packet wait; False when there is no room for it."""
         if self._count >= self._max or self._per_zone[zone] >= self._max_per_port:

@@ -181,6 +181,8 @@ class FakeSwitch:
 
     def inject(self, ofport: int, frame: bytes, now_s: float | None = None) -> list[Outcome]:
         """A frame arrives at a port."""
+        if ofport not in self._ports:
+            raise ValueError(f"port {ofport} is not in the switch: add_port it first")
         return self._run(ofport, frame, {}, now_s)
 
     def inject_tunnel(
@@ -198,7 +200,10 @@ class FakeSwitch:
     def packet_out(
         self, in_port: int, frame: bytes, now_s: float | None = None, *, tun_id: int = 0
     ) -> list[Outcome]:
-        """The controller sends a frame through the pipeline as if it came from ``in_port``."""
+        """The controller sends a frame through the pipeline as if it came from ``in_port``.
+
+        The port may be gone by now; what the rules make of that is theirs.
+        """
         return self._run(in_port, frame, {Field.TUN_ID: tun_id} if tun_id else {}, now_s)
 
     # -- for Run ---------------------------------------------------------------------------------
@@ -219,8 +224,6 @@ class FakeSwitch:
         self, in_port: int, frame: bytes, metadata: Fields, now_s: float | None
     ) -> list[Outcome]:
         self._advance(now_s)
-        if in_port not in self._ports:
-            raise ValueError(f"port {in_port} is not in the switch: add_port it first")
         run = Run(self)
         run.table(self._first_table, Packet.arrive(frame, in_port, metadata))
         self.path = run.path

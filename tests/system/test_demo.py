@@ -57,7 +57,7 @@ CHECKS = {
         "a port is unplugged",
         "the port is plugged in again",
     },
-    "Latency": {"pings to addresses never used before"},
+    "Latency": {"first packets to addresses never used"},
     "A large VPC": {"the first traffic again", "a packet to one of the neighbors"},
     "Agents": {"their logs"},
 }

@@ -75,7 +75,7 @@ class FakeLab:
         self.is_open = is_open
         self.vms = {name: FakeVm(self) for name in VM}
 
-    def ping(self, source, address, *, count=3):
+    def ping(self, source, address, *, count=2):
         return PingResult(count, count if self.is_open else 0, (1.0,) * count)
 
     def udp(self, source, address, port, *, count, size):
@@ -182,14 +182,14 @@ def test_watching_tells_a_stream_that_lives_from_one_that_stands_still():
 
 
 def test_round_trips_are_split_into_first_and_later():
-    text = (
-        "PING 10.0.1.101 (10.0.1.101) 56(84) bytes of data.\n"
-        "64 bytes from 10.0.1.101: icmp_seq=1 ttl=63 time=1.25 ms\n"
-        "64 bytes from 10.0.1.101: icmp_seq=2 ttl=63 time=0.250 ms\n"
-        "rtt min/avg/max/mdev = 0.250/0.750/1.250/0.500 ms\n"
-        "64 bytes from 10.0.1.102: icmp_seq=2 ttl=63 time=0.5 ms\n"
-    )
-    assert round_trips(text) == ([1.25], [0.25, 0.5])
+    def ping(*answers):
+        lines = [f"64 bytes: icmp_seq={seq} ttl=63 time={ms} ms\n" for seq, ms in answers]
+        return "PING 10.0.1.101 (10.0.1.101) 56(84) bytes of data.\n" + "".join(lines)
+
+    text = ping((1, "1.25")) + ping((1, "0.9"), (2, "0.250"), (3, "0.2")) + "rtt min/avg = 1.0 ms\n"
+    assert round_trips(text) == ([1.25], [0.25, 0.2])
+    unanswered = ping() + ping((2, "0.3"))
+    assert round_trips(text + unanswered) == ([1.25], [0.25, 0.2, 0.3])
 
 
 # Rules ----------------------------------------------------------------------------------------------
