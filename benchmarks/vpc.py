@@ -80,7 +80,7 @@ def port_mac(number: int) -> bytes:
 def publish(path: Path, size: VpcSize) -> None:
     """Make a slice store that holds the VPC."""
     size.check()
-    slices = compile_goal_state(_goal_state(size))
+    slices = compile_goal_state(goal_state(size))
     neighbors = synthetic_neighbors(
         subnet=FAR_SUBNET,
         prefix=parse_prefix(FAR_PREFIX),
@@ -117,7 +117,8 @@ def neighbors_in_store(path: Path, ips: list[bytes]) -> dict[bytes, Neighbor]:
     return found
 
 
-def _goal_state(size: VpcSize) -> dict[str, Any]:
+def goal_state(size: VpcSize) -> dict[str, Any]:
+    """All but the synthetic neighbors."""
     groups = [f"policy-{number}" for number in range(GROUPS)]
     rules: list[list[dict[str, Any]]] = [[] for _ in groups]
     for number in range(size.rules):

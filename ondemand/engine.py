@@ -188,6 +188,7 @@ class Engine:
 
     def tick(self, now_s: float) -> None:
         """A few times a second: let deadlines pass."""
+        self._rejudge.tick(now_s)
         if len(self._waiting):
             for need, zones in self._waiting.expire(now_s).items():
                 for zone in zones:
@@ -214,6 +215,7 @@ class Engine:
             # Nobody will tell of a change to these any more, so nothing may depend on them.
             self.counters.add("cache.dropped", count=len(applied.forgotten))
             self._rejudge.judge_tags(applied.forgotten, now_s)
+            self._rejudge.members_forgotten(applied.forgotten_groups)
             for name in dict.fromkeys(tag.partition(" ")[0] for tag in applied.forgotten):
                 if self.cache.is_idle(name):
                     self.cache.drop_part(name)

@@ -27,6 +27,10 @@ from rule_cache.rule import Rule
 from rule_cache.tags import Tag
 
 
+#: Seconds between two moves of epochs for the sake of records that left the cache.
+UNWATCHED_BUMP_S = 1.0
+
+
 class Rejudge:
     """Applies changes of records to rules."""
 
@@ -37,6 +41,9 @@ class Rejudge:
         self._installer = installer
         self._maker = maker
         self._ports = ports
+        #: Ports whose connections may rest on records that nobody watches any more.
+        self._unwatched: dict[LocalPort, None] = {}
+        self._next_bump_s = 0.0
 
     def changed(self, changes: Iterable[RecordChange], now_s: float) -> None:
         """Records of the cache have changed; the cache holds the new ones already."""
@@ -69,6 +76,25 @@ class Rejudge:
         for port in narrowed:
             if self._world.ports.get(port.record.id) is port:
                 self._ports.bump_epoch(port)
+
+    def members_forgotten(self, groups: dict[str, set[str]]) -> None:
+        """Records that made somebody a member left the cache: no change of them will be told.
+
+        So connections that rest on them have to be judged again, from records held anew.
+        """
+        for vpc, lost in groups.items():
+            self._lose_groups(vpc, lost, self._unwatched)
+
+    def tick(self, now_s: float) -> None:
+        """Move the epochs that ``members_forgotten`` asks for, together and not more often than
+        once in ``UNWATCHED_BUMP_S``: a cache that is too small drops records all the time.
+        """
+        if self._unwatched and now_s >= self._next_bump_s:
+            self._next_bump_s = now_s + UNWATCHED_BUMP_S
+            ports, self._unwatched = self._unwatched, {}
+            for port in ports:
+                if self._world.ports.get(port.record.id) is port:
+                    self._ports.bump_epoch(port)
 
     def judge_tags(self, tags: Iterable[Tag], now_s: float) -> None:
         """Ask again for every rule that depends on one of these."""

@@ -73,6 +73,8 @@ class Applied:
     errors: list[RecordError] = field(default_factory=list)
     #: Tags of records that left the cache for want of room; nobody will tell of their changes now.
     forgotten: list[Tag] = field(default_factory=list)
+    #: The groups that such records made somebody a member of, by VPC.
+    forgotten_groups: dict[str, set[str]] = field(default_factory=dict)
 
 
 _CacheKey = tuple[str, bytes] | tuple[str, str, bytes]
@@ -321,6 +323,9 @@ class SliceCache:
         for _, held in self._held.dropped:
             applied.forgotten.append(held.tag)
             slice_name, key = held.tag.split(" ", 1)
+            if isinstance(held.record, Neighbor) and held.record.groups:
+                vpc = slice_name.split("/", 2)[1]
+                applied.forgotten_groups.setdefault(vpc, set()).update(held.record.groups)
             self._part[slice_name].keys.pop(key, None)
         self._held.dropped.clear()
 

@@ -61,6 +61,8 @@ TABLE
     ping -V 2>/dev/null | grep -q iputils || echo iputils-ping
     if [ "$with_bench" = yes ]; then
         command -v ovs-testcontroller >/dev/null || echo openvswitch-testcontroller
+        # The fake switch is written in C and compiled at its first use.
+        command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
     fi
 }
 

@@ -115,3 +115,9 @@ def test_what_changes_a_decision_is_among_its_tags(
                 continue
             if invalid.isdisjoint(decision.tags):
                 assert _without_tags(ask()) == _without_tags(decision), (name, key, decision)
+    # And where it got to is where a host that starts now would be.
+    fresh = before.world(store=small.store, plugged=[*small.world.ports])
+    for (_, ask), (_, ask_afresh) in zip(
+        _questions(small, before, asked), _questions(fresh, before, asked), strict=True
+    ):
+        assert ask() == ask_afresh()

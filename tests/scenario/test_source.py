@@ -10,6 +10,7 @@ from ondemand.slices import Delta, Lookup, Snapshot
 from tests.support.cloud_edit import add_rule, change_port, remove_rule, set_rules
 from tests.support.lab import Lab, MakeLab
 from tests.support.office_cloud import add_port, both, office
+from tests.support.packet_parts import ACK, SYN
 from tests.support.world_builder import ELSEWHERE, HERE, THERE, allow
 
 
@@ -377,6 +378,30 @@ def test_a_record_that_left_and_changed_is_read_anew(make_lab: MakeLab, family: 
     lab.publish()
     lab.hosts[ELSEWHERE].plug("c")
     assert lab.send("a", vm.udp("a", "c")).reached == ["c"]
+
+
+def test_a_member_whose_record_left_the_cache_and_who_leaves_the_group_is_cut(
+    make_lab: MakeLab, family: int
+) -> None:
+    cloud = office()
+    cloud.group("admins", *both("egress", rule_id="out"))
+    set_rules(cloud, "web", *both("ingress", "tcp", 22, rule_id="ssh", group="admins"))
+    add_port(cloud, "m", "red", 50, host=THERE, groups=("admins",))
+    for number in range(100, 220):
+        add_port(cloud, f"n{number}", "red", number, host=THERE)
+    settings = Settings(neighbor_cache_bytes=65_536)
+    lab = make_lab(cloud, hosts=(HERE, THERE), settings=settings)
+    vm = lab.frames(family)
+    syn, ack = vm.tcp("m", "b", 22), vm.tcp("m", "b", 22, flags=ACK)
+    assert lab.send("m", syn).reached == ["b"]
+    assert lab.send("b", vm.tcp_reply("b", "m", 22, flags=SYN | ACK)).reached == ["m"]
+    assert lab.send("m", ack).reached == ["b"]
+    for number in range(100, 220):
+        lab.send("a", vm.udp("a", f"n{number}"))
+    change_port(cloud, "m", groups=("client",))
+    lab.publish()
+    lab.advance(2)
+    assert lab.send("m", ack).reached == []
 
 
 def test_a_shard_of_which_nothing_is_held_is_forgotten(make_lab: MakeLab, family: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import controllers, setup_rate, vpc
+from benchmarks import agent_memory, controllers, first_packet, setup_rate, vpc
 from benchmarks.answer_check import AnswerCheck, AnswerError
 from benchmarks.controllers import Contender, Cores
 from benchmarks.flow_plan import FlowPlan, make_plan
@@ -172,3 +172,48 @@ def test_broken_plan_gives_one_sentence(tmp_path: Path):
 
     assert result.returncode == 1
     assert result.stderr == "the plan is cut short\n"
+
+
+def test_agent_memory_counts_rules_and_bytes(tmp_path: Path):
+    result_file = tmp_path / "result.json"
+
+    code = agent_memory.main(
+        ["--neighbors", "300,100", "--in-use", "20", "--json", str(result_file)]
+    )
+
+    assert code == 0
+    samples = json.loads(result_file.read_text())["samples"]
+    assert [sample["neighbors_in_store"] for sample in samples] == [300, 100]
+    for sample in samples:
+        assert sample["rules"] == 20 * agent_memory.FLOWS_EACH + 20
+        assert sample["rss_mib"] > 10
+
+
+def test_first_packet_goes_through_agents_preloaded_rules_and_the_stock_app(
+    lab_machine: None, tmp_path: Path
+):
+    result_file = tmp_path / "result.json"
+
+    code = first_packet.main(
+        [
+            *("--rounds", "1", "--flows", "10", "--rules", "20"),
+            *("--json", str(result_file)),
+        ]
+    )
+
+    assert code == 0
+    result = json.loads(result_file.read_text())
+    assert result["faults"] == []
+    # Warm-up and one round, two paths, a rule where a flow leaves and one where it arrives.
+    assert result["verdict_rules"] == 2 * 2 * 2 * 10
+    seen = {(one["who"], one["path"]) for one in result["results"]}
+    assert seen == {
+        (who, path)
+        for who in (first_packet.ON_DEMAND, first_packet.PRELOADED, first_packet.STOCK)
+        for path in ("local", "remote")
+    }
+    for one in result["results"]:
+        assert len(one["first"]["all_us"]) == len(one["second"]["all_us"]) == 10
+        assert len(one["later"]["all_us"]) == 20
+    assert len(result["ratios"]) == 6
+    assert all(mib > 10 for mib in result["agent_rss_mib"])
