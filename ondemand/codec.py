@@ -225,11 +225,11 @@ def _rule_error(rule: SecurityRule) -> str | None:
     if rule.protocol in PORTED:
         if not (low == high == ANY or 0 <= low <= high <= 65535):
             return f"port range {low}..{high} is not in 0..65535 in order"
-    elif rule.protocol in (ICMP, ICMPV6):
+    elif rule.protocol == (ICMP if rule.family == 4 else ICMPV6):
         if not (-1 <= low <= 255 and -1 <= high <= 255) or (low == ANY and high != ANY):
             return f"ICMP type {low}, code {high}: each 0..255, a code only with a type"
     elif (low, high) != (ANY, ANY):
-        return "ports only go with TCP, UDP and SCTP, type and code with ICMP"
+        return "ports only go with TCP, UDP and SCTP, type and code with ICMP of the rule's family"
     if rule.remote_prefix is not None:
         if rule.remote_group is not None:
             return "remote prefix and remote group exclude each other"

@@ -7,10 +7,10 @@ order of reading; a rule made from the decision carries them all.
 from __future__ import annotations
 
 from ondemand.flow import Flow
-from ondemand.holder import Holder, holder_of, topology_tag
+from ondemand.holder import holder_of, topology_tag
 from ondemand.local_ports import LocalPort, port_tag
 from ondemand.pipeline import L4, UDP
-from ondemand.records import Direction, MacPointer, Subnet
+from ondemand.records import Direction, MacPointer, Route, Subnet
 from ondemand.slice_cache import mac_place
 from ondemand.topology import Topology
 from ondemand.verdict import (
@@ -125,16 +125,14 @@ def _routed(
         return NoLocation(Reason.NO_ROUTER, tuple(reads))
     if ip_dst in router.gateways:
         return GatewayEcho(tuple(reads))
-    subnet = router.connected_subnet(ip_dst)
-    next_hop = ip_dst
-    if subnet is None:
-        route = router.route(ip_dst)
-        if route is None:
-            return NoLocation(Reason.NO_ROUTE, tuple(reads))
-        next_hop = route.nexthop
+    subnet, next_hop = router.route(ip_dst), ip_dst
+    if isinstance(subnet, Route):
+        next_hop = subnet.nexthop
         subnet = router.connected_subnet(next_hop)
         if subnet is None:
             return NoLocation(Reason.NEXT_HOP_UNKNOWN, tuple(reads))
+    if subnet is None:
+        return NoLocation(Reason.NO_ROUTE, tuple(reads))
     holder = holder_of(world, topology, port.vpc, next_hop, reads)
     if isinstance(holder, Need):
         return holder
@@ -188,15 +186,10 @@ def resolve(world: World, port: LocalPort, target: bytes) -> Resolution:
         return holder
     if holder is None or holder.subnet != subnet.id:
         return NoAnswer(Reason.UNKNOWN_NEIGHBOR, tuple(reads))
-    if holder.port == port.record.id or _claims(port, target, holder):
+    if holder.port == port.record.id or port.record.id in holder.sharers:
         # It asks for an address that it may use itself: answering would fail its duplicate test.
         return NoAnswer(Reason.OWN_ADDRESS, tuple(reads))
     return Answer(holder.mac, tuple(reads))
-
-
-def _claims(port: LocalPort, target: bytes, holder: Holder) -> bool:
-    """Whether ``target`` is a shared address (nobody's fixed IP) that ``port`` may use too."""
-    return holder.claimed and any(pair.prefix.contains(target) for pair in port.record.pairs)
 
 
 __all__ = ["judge", "locate", "reads_source_port", "resolve", "way_back"]

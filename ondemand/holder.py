@@ -21,8 +21,9 @@ from rule_cache.tags import Tag
 class Holder(msgspec.Struct, frozen=True, gc=False):
     """The port at an address, and all groups that the address is a member of.
 
-    When several ports claim an address alike (a virtual IP), it is a member of the groups of all of
-    them, and reached at the one whose id comes first.
+    When several ports claim an address, it is a member of the groups of all of them, and reached at
+    the one with the longest prefix; if some claim it alike (a virtual IP), these are the ``sharers``,
+    and it is reached at the one whose id comes first.
     """
 
     mac: bytes
@@ -30,8 +31,8 @@ class Holder(msgspec.Struct, frozen=True, gc=False):
     port: str
     host: bytes
     groups: tuple[str, ...]
-    #: Nobody's fixed IP: claimed by allowed address pairs.
-    claimed: bool = False
+    #: Ids of the ports that claim the address by the longest prefix; none when somebody holds it.
+    sharers: tuple[str, ...] = ()
 
 
 def topology_tag(vpc: str) -> Tag:
@@ -62,5 +63,6 @@ def holder_of(
         if claims:
             groups = tuple(dict.fromkeys(group for claim in claims for group in claim.groups))
             first = claims[0]
-            return Holder(first.mac, first.subnet, first.port, first.host, groups, claimed=True)
+            sharers = tuple(c.port for c in claims if c.prefix.length == first.prefix.length)
+            return Holder(first.mac, first.subnet, first.port, first.host, groups, sharers)
     return None

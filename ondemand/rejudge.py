@@ -26,7 +26,6 @@ from rule_cache.ledger import Entry
 from rule_cache.rule import Rule
 from rule_cache.tags import Tag
 
-
 #: Seconds between two moves of epochs for the sake of records that left the cache.
 UNWATCHED_BUMP_S = 1.0
 
@@ -117,29 +116,17 @@ class Rejudge:
         old, new = change.old, change.new
         if isinstance(old or new, Claim):
             tags[claims_tag(vpc)] = None
-            self._lose_groups(vpc, self._groups_lost_by_claim(vpc, old, new), narrowed)
+            if isinstance(old, Claim):
+                # A claim that comes only adds; one that goes or changes may take its groups along.
+                stays = isinstance(new, Claim) and new.subnet == old.subnet
+                kept = new.groups if stays and isinstance(new, Claim) else ()
+                self._lose_groups(vpc, set(old.groups).difference(kept), narrowed)
         else:
             tags[topology_tag(vpc)] = None
             if isinstance(old or new, Subnet):
                 # Claims count inside their subnet only.
                 lost = {group for claim in self._claims(vpc) for group in claim.groups}
                 self._lose_groups(vpc, lost, narrowed)
-
-    def _groups_lost_by_claim(self, vpc: str, old: Record | None, new: Record | None) -> set[str]:
-        """Groups that a claimed address may not be in any more."""
-        after = new if isinstance(new, Claim) else None
-        if isinstance(old, Claim):
-            stays = after is not None and after.subnet == old.subnet
-            return set(old.groups).difference(after.groups if after is not None and stays else ())
-        lost: set[str] = set()
-        if after is not None:
-            for claim in self._claims(vpc):
-                # The new one, being longer, takes addresses from it.
-                longer = claim.prefix.length < after.prefix.length
-                if longer and claim.prefix.contains(after.prefix.network):
-                    lost.update(claim.groups)
-            lost.difference_update(after.groups)
-        return lost
 
     def _claims(self, vpc: str) -> list[Claim]:
         records = self._world.cache.whole(vpc_slice(vpc)) or {}

@@ -6,7 +6,7 @@ contradict each other are left out, the one with the later identifier first, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ondemand.addresses import Prefix
@@ -31,38 +31,34 @@ class PrefixTable:
             key=lambda item: item[1],
         )
 
-    def longest(self, ip: bytes) -> list[object]:
-        """The values of the longest prefix that holds ``ip``; empty when none does."""
+    def matches(self, ip: bytes) -> Iterator[object]:
+        """The values of all prefixes that hold ``ip``, longest prefix first."""
         number, length = int.from_bytes(ip, "big"), len(ip)
         for size, shift, row in self._rows:
             if size == length:
-                values = row.get(number >> shift)
-                if values is not None:
-                    return values
-        return []
+                yield from row.get(number >> shift, ())
 
 
 @dataclass(frozen=True, slots=True)
 class RouterView:
-    """A router with what it joins: its subnets, their gateway addresses, and its static routes."""
+    """A router with what it joins: its subnets, their gateway addresses, and where it routes to.
+
+    ``table`` has the joined subnets and the static routes; of one prefix the subnet comes first.
+    """
 
     id: str
     subnets: tuple[Subnet, ...]
     gateways: frozenset[bytes]
-    connected: PrefixTable
-    routes: PrefixTable
+    table: PrefixTable
 
     def connected_subnet(self, ip: bytes) -> Subnet | None:
         """The subnet of this router that ``ip`` lies in."""
-        found = self.connected.longest(ip)
-        subnet = found[0] if found else None
-        return subnet if isinstance(subnet, Subnet) else None
+        return next((found for found in self.table.matches(ip) if isinstance(found, Subnet)), None)
 
-    def route(self, ip: bytes) -> Route | None:
-        """The static route with the longest prefix that holds ``ip``."""
-        found = self.routes.longest(ip)
-        route = found[0] if found else None
-        return route if isinstance(route, Route) else None
+    def route(self, ip: bytes) -> Subnet | Route | None:
+        """Where packets to ``ip`` go: the longest prefix wins, be it a subnet's or a route's."""
+        found = next(self.table.matches(ip), None)
+        return found if isinstance(found, Subnet | Route) else None
 
 
 class Topology:
@@ -85,10 +81,11 @@ class Topology:
         return self._router_of.get(subnet)
 
     def claims(self, subnet: str, ip: bytes) -> list[Claim]:
-        """Who claims an address of a subnet, by the longest prefix; in order of port id."""
+        """Who claims an address of a subnet: longest prefix first, then in order of port id."""
         table = self._claims.get(subnet)
-        found = table.longest(ip) if table is not None else []
-        return sorted((c for c in found if isinstance(c, Claim)), key=lambda c: (c.port, c.mac))
+        found = table.matches(ip) if table is not None else ()
+        claims = (claim for claim in found if isinstance(claim, Claim))
+        return sorted(claims, key=lambda claim: (-claim.prefix.length, claim.port, claim.mac))
 
     def subnet_of(self, ip: bytes) -> list[Subnet]:
         """The subnets that an address lies in (several only when unconnected subnets overlap)."""
@@ -131,8 +128,9 @@ class Topology:
                 id=router.id,
                 subnets=tuple(joined),
                 gateways=frozenset(ip for s in joined for ip in s.gateways),
-                connected=PrefixTable((p, s) for s in joined for p in s.prefixes),
-                routes=PrefixTable(routes.get(router.id, ())),
+                table=PrefixTable(
+                    [*((p, s) for s in joined for p in s.prefixes), *routes.get(router.id, ())]
+                ),
             )
             for subnet in joined:
                 views[subnet.id] = view

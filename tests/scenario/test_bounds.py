@@ -115,9 +115,7 @@ def test_a_port_plugged_again_has_its_whole_budget(make_lab: MakeLab, family: in
     assert lab.here.count("packet_in.over_rate", "a") == 1
 
 
-def test_the_meter_of_a_port_stops_its_flood_in_the_switch(
-    make_lab: MakeLab, family: int
-) -> None:
+def test_the_meter_of_a_port_stops_its_flood_in_the_switch(make_lab: MakeLab, family: int) -> None:
     lab = make_lab(office(), settings=Settings(meter_rate=10, meter_burst=5), enforce_meters=True)
     vm = lab.frames(family)
     sent = [lab.send("a", vm.tcp("a", "c", port)).packet_ins for port in range(1000, 1020)]

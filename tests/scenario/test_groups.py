@@ -214,7 +214,9 @@ def test_a_claim_withdrawn_ends_the_membership(make_lab: MakeLab, family: int) -
     assert lab.here.epoch("s") != before
 
 
-def test_a_longer_claim_takes_an_address_out_of_a_group(make_lab: MakeLab, family: int) -> None:
+def test_a_longer_claim_leaves_an_address_in_the_groups_of_the_wider_one(
+    make_lab: MakeLab, family: int
+) -> None:
     cloud = with_claim()
     pairs = cloud.port_spec("vip").pairs
     change_port(cloud, "vip", pairs=())
@@ -225,6 +227,9 @@ def test_a_longer_claim_takes_an_address_out_of_a_group(make_lab: MakeLab, famil
     frame = vm.tcp("free", "s", src=CLAIMED[family], flags=0x10)
     assert lab.send("free", frame).reached == ["s"], "claimed by wide, which is staff"
     change_port(cloud, "vip", pairs=pairs, groups=("out",))
+    lab.publish()
+    assert lab.send("free", frame).reached == ["s"], "wide claims it as before"
+    change_port(cloud, "wide", pairs=())
     lab.publish()
     assert lab.send("free", frame).reached == [], "vip claims it alone, and is none"
 

@@ -35,7 +35,6 @@ from tests.support.walk_cloud import (
     change_port,
     fixed_ip,
     may,
-    move,
     place,
     published,
     set_claims,
@@ -99,41 +98,51 @@ class Walk(RuleBasedStateMachine):
 
     # -- goal state ------------------------------------------------------------------------------
 
-    @rule(group=_group, menu=_menu)
-    def change_rules(self, group: str, menu: tuple[int, ...]) -> None:
+    @rule(group=_group, menu=_menu, is_seen=st.booleans())
+    def change_rules(self, group: str, menu: tuple[int, ...], *, is_seen: bool) -> None:
         set_menu(self.lab.cloud, group, menu)
+        self.changed(is_seen=is_seen)
 
-    @rule(port=_any_port, groups=st.sampled_from(MEMBERSHIPS), secure=st.booleans())
-    def change_membership(self, port: str, groups: tuple[str, ...], *, secure: bool) -> None:
-        secure = secure or port != "p3"
-        change_port(
-            self.lab.cloud, port, groups=groups if secure else (), port_security=secure
-        )
+    @rule(port=_any_port, groups=st.sampled_from(MEMBERSHIPS), is_seen=st.booleans())
+    def change_membership(self, port: str, groups: tuple[str, ...], *, is_seen: bool) -> None:
+        change_port(self.lab.cloud, port, groups=groups, port_security=True)
+        self.changed(is_seen=is_seen)
 
-    @rule(port=_any_port, claims=st.lists(st.sampled_from(CLAIMS[4] + CLAIMS[6]), max_size=2))
-    def change_claims(self, port: str, claims: list[str]) -> None:
+    @rule(is_seen=st.booleans())
+    def switch_port_security_off(self, *, is_seen: bool) -> None:
+        change_port(self.lab.cloud, "p3", groups=(), pairs=(), port_security=False)
+        self.changed(is_seen=is_seen)
+
+    @rule(
+        port=_any_port,
+        claims=st.lists(st.sampled_from(CLAIMS), max_size=2, unique=True),
+        is_seen=st.booleans(),
+    )
+    def change_claims(self, port: str, claims: list[str], *, is_seen: bool) -> None:
         if self.lab.cloud.port_spec(port).port_security:
-            set_claims(self.lab.cloud, port, tuple(dict.fromkeys(claims)))
+            set_claims(self.lab.cloud, port, claims)
+        self.changed(is_seen=is_seen)
 
-    @rule(port=_any_port, number=st.sampled_from((0, 10, 30, 200)))
-    def change_addresses(self, port: str, number: int) -> None:
+    @rule(port=_any_port, number=st.sampled_from((0, 10, 30, 200)), is_seen=st.booleans())
+    def change_addresses(self, port: str, number: int, *, is_seen: bool) -> None:
         """Another address of its subnet, unless somebody has it; or none at all."""
         cloud = self.lab.cloud
-        spec = cloud.port_spec(port)
-        net = 1 if spec.subnet.id == "red" else 2
+        net = 1 if cloud.port_spec(port).subnet.id == "red" else 2
         ips = (parse_ip(f"10.0.{net}.{number}"), parse_ip(f"fd00:{net}::{number}"))
         taken = {ip for other in cloud.port_ids for ip in cloud.port_spec(other).fixed_ips}
-        if number and not taken & set(ips):
-            change_port(cloud, port, fixed_ips=ips)
-        elif not number:
+        if not number:
             change_port(cloud, port, fixed_ips=())
+        elif not taken & set(ips):
+            change_port(cloud, port, fixed_ips=ips)
+        self.changed(is_seen=is_seen)
 
-    @rule(port=_any_port, host=st.sampled_from((HERE, THERE)))
-    def move_port(self, port: str, host: str) -> None:
-        move(self.lab.cloud, port, host)
+    @rule(port=_any_port, host=st.sampled_from((HERE, THERE)), is_seen=st.booleans())
+    def move_port(self, port: str, host: str, *, is_seen: bool) -> None:
+        change_port(self.lab.cloud, port, host=host)
+        self.changed(is_seen=is_seen)
 
-    @rule(order=st.permutations(range(6)), is_settled=st.booleans())
-    def publish(self, order: list[int], *, is_settled: bool) -> None:
+    @rule(order=st.permutations(range(6)))
+    def publish(self, order: list[int]) -> None:
         """Write what has changed, slice by slice in some order."""
         wanted = self.lab.cloud.slices()
         names = sorted(
@@ -143,8 +152,13 @@ class Walk(RuleBasedStateMachine):
         for name in names:
             self.lab.publish_slice(name, wanted.get(name, {}))
         self.vpc = published(self.lab.cloud)
-        if is_settled:
-            self.settle()
+
+    def changed(self, *, is_seen: bool) -> None:
+        """With ``is_seen`` each change is looked at by itself; otherwise several come together."""
+        if is_seen:
+            self.lab.publish()
+            self.vpc = published(self.lab.cloud)
+            self.everybody_goes_on(is_reply_first=len(self.live) % 2 == 0)
 
     @rule(name=st.sampled_from(("sg/g1", "host/here", "vpc/vpc-1", "nbr/vpc-1/10.0.1.0")))
     def forget_changes(self, name: str) -> None:
@@ -152,6 +166,7 @@ class Walk(RuleBasedStateMachine):
 
     # -- what the source says --------------------------------------------------------------------
 
+    @precondition(lambda self: not self.host.delayed)
     @rule()
     def delay(self) -> None:
         self.host.delayed = True
@@ -171,10 +186,10 @@ class Walk(RuleBasedStateMachine):
             del inbox[at]
             self.is_unaware = True
 
+    @precondition(lambda self: self.host.feed.error is None)
     @rule()
     def lose_source(self) -> None:
-        if self.host.feed.error is None:
-            self.host.feed.lose("the source is away")
+        self.host.feed.lose("the source is away")
 
     @rule()
     def settle(self) -> None:
@@ -220,6 +235,7 @@ class Walk(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.lab.advance(seconds)
 
+    @precondition(lambda self: not self.host.batching)
     @rule()
     def begin_batch(self) -> None:
         self.host.begin_batch()
@@ -411,7 +427,13 @@ def _tcp(
     eth_src, eth_dst, src, dst = ends
     build = build_tcp4 if family == 4 else build_tcp6
     return build(
-        src=src, dst=dst, eth_src=eth_src, eth_dst=eth_dst, tp_src=tp_src, tp_dst=tp_dst, flags=flags
+        src=src,
+        dst=dst,
+        eth_src=eth_src,
+        eth_dst=eth_dst,
+        tp_src=tp_src,
+        tp_dst=tp_dst,
+        flags=flags,
     )
 
 

@@ -85,9 +85,7 @@ def test_what_changed_while_the_switch_was_away_counts(lab: Lab, family: int) ->
     assert lab.send("b", vm.tcp_reply("b", "a", 443)).reached == ["a"]
 
 
-def test_a_port_that_came_while_the_switch_was_away_works(
-    make_lab: MakeLab, family: int
-) -> None:
+def test_a_port_that_came_while_the_switch_was_away_works(make_lab: MakeLab, family: int) -> None:
     lab = make_lab(office(), plugged=("a",))
     host = lab.here
     host.engine.switch_lost()

@@ -125,9 +125,7 @@ def test_live_traffic_does_not_notice_that_the_source_is_away(lab: Lab, family: 
     lab.here.deliver()
 
 
-def test_a_flow_to_a_known_neighbor_begins_while_the_source_is_away(
-    lab: Lab, family: int
-) -> None:
+def test_a_flow_to_a_known_neighbor_begins_while_the_source_is_away(lab: Lab, family: int) -> None:
     vm = lab.frames(family)
     lab.send("a", vm.udp("a", "c"))
     lab.here.feed.lose("the store is away")

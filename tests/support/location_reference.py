@@ -84,10 +84,8 @@ def _routed(
         return ToGateway()
     next_hop = ip
     target = _subnet_with(joined, ip)
-    if target is None:
-        route = _route(vpc, router, ip)
-        if route is None:
-            return None
+    route = _route(vpc, router, ip)
+    if route is not None and route.prefix.length > _connected_length(target, ip):
         next_hop = address(route.nexthop)
         target = _subnet_with(joined, next_hop)
     holding = holding_of(vpc, next_hop)
@@ -101,6 +99,12 @@ def _subnet_with(subnets: list[Subnet], ip: Address) -> Subnet | None:
         if any(is_in(ip, network(prefix)) for prefix in subnet.prefixes):
             return subnet
     return None
+
+
+def _connected_length(subnet: Subnet | None, ip: Address) -> int:
+    """Length of the subnet's prefix that holds ``ip``; -1 without a subnet."""
+    prefixes = subnet.prefixes if subnet is not None else ()
+    return max((p.length for p in prefixes if is_in(ip, network(p))), default=-1)
 
 
 def _route(vpc: CheckedVpc, router: Router, ip: Address) -> Route | None:
@@ -132,9 +136,7 @@ def answer_of(vpc: CheckedVpc, asker: PortSpec, target: bytes) -> tuple[bytes, b
     holding = holding_of(vpc, ip)
     if holding is None or holding.port.subnet.id != asker.subnet.id:
         return None
-    if holding.port.id == asker.id:
-        return None
-    if holding.is_claimed and any(is_in(ip, network(pair.prefix)) for pair in asker.pairs):
-        # A shared address that the asker may use itself: an answer would be its duplicate.
+    if asker.id in {holding.port.id, *holding.sharers}:
+        # An address that the asker may use itself: an answer would be its duplicate.
         return None
     return holding.mac, False

@@ -50,7 +50,8 @@ class Holding:
     port: PortSpec
     mac: bytes
     groups: frozenset[str]
-    is_claimed: bool
+    #: Ids of the ports that claim it most narrowly; none when it is somebody's fixed IP.
+    sharers: frozenset[str]
 
 
 def address(ip: bytes) -> Address:
@@ -128,20 +129,20 @@ def holding_of(vpc: CheckedVpc, ip: Address) -> Holding | None:
 
     The port whose fixed IP it is has it, and its groups are that port's. Only an address that is
     nobody's fixed IP can be claimed by allowed address pairs, and a pair claims nothing outside its
-    port's own subnet. Of several claims the narrowest one counts; when some are equally narrow, as
-    with a virtual IP that several ports share, the address has the groups of all of these.
+    port's own subnet. It has the groups of all ports that claim it, and is reached at the narrowest
+    claim; some may be equally narrow, as with a virtual IP that several ports share.
     """
     for port in vpc.ports:
         if ip in map(address, port.fixed_ips):
-            return Holding(port, port.mac, frozenset(port.groups), is_claimed=False)
+            return Holding(port, port.mac, frozenset(port.groups), sharers=frozenset())
     claims = list(_claims(vpc.ports, ip))
     if not claims:
         return None
     narrowest = max(length for length, _, _, _ in claims)
     alike = [claim for claim in claims if claim[0] == narrowest]
     _, _, mac, first = min(alike, key=lambda claim: claim[1:3])
-    groups = frozenset(group for _, _, _, port in alike for group in port.groups)
-    return Holding(first, mac, groups, is_claimed=True)
+    groups = frozenset(group for _, _, _, port in claims for group in port.groups)
+    return Holding(first, mac, groups, sharers=frozenset(port.id for _, _, _, port in alike))
 
 
 def _claims(ports: Sequence[PortSpec], ip: Address) -> list[tuple[int, str, bytes, PortSpec]]:

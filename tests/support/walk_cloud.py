@@ -5,12 +5,14 @@ What is expected comes from the plain references, which read what was published 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from ondemand.addresses import parse_prefix
 from ondemand.goal_compile import CheckedVpc
 from ondemand.goal_ports import PortSpec
 from ondemand.records import AddressPair, SecurityRule
-from tests.support.cloud_edit import change_port, host_of, set_rules
+from tests.support.cloud_edit import change_port, set_rules
 from tests.support.location_reference import Delivery, Host, delivery_of
 from tests.support.office_cloud import add_network, add_port
 from tests.support.policy_reference import Connection, address, is_allowed
@@ -32,9 +34,19 @@ MENU: tuple[dict[str, object], ...] = (
 )
 _PREFIX = {4: "10.0.1.0/28", 6: "fd00:1::10/124"}
 #: Groups that a port may be in.
-MEMBERSHIPS = ((), ("g1",), ("g2",), ("g3",), ("g1", "g2"), ("g1", "g2", "g3"), ("g1", "ghost"))
+MEMBERSHIPS = (
+    ("g1", "g2"),
+    ("g1", "g3"),
+    ("g2", "g3"),
+    ("g1", "g2", "g3"),
+    ("g1",),
+    ("g2",),
+    ("g3",),
+    (),
+    ("g1", "ghost"),
+)
 #: Addresses that ports claim, and one that is somebody's fixed IP.
-CLAIMS = {4: ("10.0.1.200/32", "10.0.1.0/24", "10.0.1.10/32"), 6: ("fd00:1::200/128",)}
+CLAIMS = ("10.0.1.200/32", "10.0.1.0/24", "10.0.1.10/32", "fd00:1::200/128", "fd00:1::/64")
 
 
 def walk_cloud() -> CloudBuilder:
@@ -43,20 +55,18 @@ def walk_cloud() -> CloudBuilder:
     for group in GROUPS:
         cloud.group(group)
     set_menu(cloud, "g1", (0, 3))
-    set_menu(cloud, "g2", (0, 4))
-    set_menu(cloud, "g3", (0, 3, 6))
+    set_menu(cloud, "g2", (1, 4))
+    set_menu(cloud, "g3", (2, 5, 6))
     for number, name in enumerate(PORTS, 10):
         subnet = "blue" if name in {"p4", "q2"} else "red"
         host = HERE if name in LOCAL else THERE
-        add_port(cloud, name, subnet, number, host=host, groups=(GROUPS[number % 3],))
+        add_port(cloud, name, subnet, number, host=host, groups=MEMBERSHIPS[number % 6])
     return cloud
 
 
 def set_menu(cloud: CloudBuilder, group: str, dishes: tuple[int, ...]) -> None:
     """Give a group these rules of the menu."""
-    set_rules(
-        cloud, group, *[rule for dish in sorted(set(dishes)) for rule in _rules(group, dish)]
-    )
+    set_rules(cloud, group, *[rule for dish in sorted(set(dishes)) for rule in _rules(group, dish)])
 
 
 def _rules(group: str, dish: int) -> list[SecurityRule]:
@@ -70,15 +80,10 @@ def _rules(group: str, dish: int) -> list[SecurityRule]:
     return rules
 
 
-def set_claims(cloud: CloudBuilder, port: str, texts: tuple[str, ...]) -> None:
-    from ondemand.addresses import parse_prefix
-
-    spec = cloud.port_spec(port)
-    change_port(cloud, port, pairs=tuple(AddressPair(parse_prefix(t), spec.mac) for t in texts))
-
-
-def move(cloud: CloudBuilder, port: str, host: str) -> None:
-    change_port(cloud, port, host=host_of(host))
+def set_claims(cloud: CloudBuilder, port: str, texts: Iterable[str]) -> None:
+    """Give a port allowed address pairs with these prefixes and its own MAC."""
+    mac = cloud.port_spec(port).mac
+    change_port(cloud, port, pairs=tuple(AddressPair(parse_prefix(text), mac) for text in texts))
 
 
 def published(cloud: CloudBuilder) -> CheckedVpc:

@@ -220,3 +220,9 @@ def test_an_oversized_payload_is_not_even_unpacked():
     payload = msgpack.packb(["group", "g", "x" * MAX_PAYLOAD_BYTES])
     with pytest.raises(RecordError, match=f"at most {MAX_PAYLOAD_BYTES}"):
         decode_record("sg/g", "group", payload)
+
+
+@pytest.mark.parametrize(("family", "protocol"), [(4, 58), (6, 1)])
+def test_an_icmp_type_belongs_to_the_icmp_of_the_rule_s_family(family, protocol):
+    rule = SecurityRule("r", Direction.INGRESS, family, protocol, 8, 0)
+    assert "type and code with ICMP of the rule's family" in str(check_record(rule))

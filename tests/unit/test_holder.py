@@ -68,7 +68,7 @@ def test_an_address_that_nobody_holds_is_of_who_claims_it() -> None:
     cloud = _cloud()
     holder, reads = _find(cloud.world(), "10.0.0.50")
     assert holder == Holder(
-        cloud.mac("db1"), "net", "db1", parse_ip(TUNNELS["here"]), ("db",), claimed=True
+        cloud.mac("db1"), "net", "db1", parse_ip(TUNNELS["here"]), ("db",), sharers=("db1",)
     )
     assert reads == [_neighbor_tag("10.0.0.50"), claims_tag(VPC), topology_tag(VPC)]
 
@@ -141,4 +141,4 @@ def test_a_claim_ends_when_somebody_comes_to_hold_the_address() -> None:
     small.remove(name, key)
     claimed, _ = _find(small, "10.0.0.11")
     assert claimed is not None
-    assert (claimed.port, claimed.claimed) == ("db1", True)
+    assert (claimed.port, claimed.sharers) == ("db1", ("db1",))

@@ -365,6 +365,18 @@ def test_the_least_recently_used_leaves_and_is_named() -> None:
     assert applied.changes == [], "nobody holds it any more"
 
 
+def test_the_groups_of_a_member_that_left_are_named() -> None:
+    """Nobody will tell when it leaves them, and live connections hang on that."""
+    cache = _cache(entries=1)
+    cache.put(_lookup(1, _neighbor(1)))
+    assert cache.put(_lookup(1, None, "ip/10.0.0.9"))[0].forgotten_groups == {}
+    cache = SliceCache(ENTRY_OVERHEAD_BYTES + len(encode_record(_neighbor(1, "web", "db"))))
+    cache.put(_lookup(1, _neighbor(1, "web", "db")))
+    applied, _ = cache.put(_lookup(1, None, "ip/10.0.0.9"))
+    assert applied.forgotten_groups == {"v1": {"web", "db"}}
+    assert cache.put(_lookup(1, _neighbor(2)))[0].forgotten_groups == {}, "an absence has none"
+
+
 def test_a_record_that_grows_may_push_others_out() -> None:
     cache = _cache(entries=2)
     cache.put(_lookup(1, _neighbor(1)))

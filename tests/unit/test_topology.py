@@ -51,17 +51,17 @@ def test_the_longest_prefix_wins(ip: str, values: list[object]) -> None:
         ("fd00::/64", "net6"),
     ]
     table = PrefixTable((parse_prefix(prefix), value) for prefix, value in rows)
-    assert table.longest(parse_ip(ip)) == values
+    assert list(table.matches(parse_ip(ip)))[: len(values)] == values
 
 
 def test_an_empty_table_holds_nothing() -> None:
-    assert PrefixTable().longest(parse_ip("10.0.0.1")) == []
+    assert list(PrefixTable().matches(parse_ip("10.0.0.1"))) == []
 
 
 def test_a_default_route_of_one_family_is_none_of_the_other() -> None:
     table = PrefixTable([(Prefix(bytes(16), 0), "default")])
-    assert table.longest(parse_ip("10.0.0.1")) == []
-    assert table.longest(parse_ip("fd00::1")) == ["default"]
+    assert list(table.matches(parse_ip("10.0.0.1"))) == []
+    assert list(table.matches(parse_ip("fd00::1"))) == ["default"]
 
 
 def test_a_router_joins_its_subnets() -> None:
@@ -153,7 +153,7 @@ def test_claims_by_the_longest_prefix_in_order_of_port_and_mac() -> None:
     )
     earliest = _claim("10.0.0.9/32", "p1", "02:00:00:00:00:01")
     topology = _topology(A, B, wide, late, early, earliest, _claim("10.0.1.0/24", "p3", subnet="b"))
-    assert topology.claims("a", parse_ip("10.0.0.9")) == [earliest, early, late]
+    assert topology.claims("a", parse_ip("10.0.0.9")) == [earliest, early, late, wide]
     assert topology.claims("a", parse_ip("10.0.0.8")) == [wide]
     assert topology.claims("a", parse_ip("10.0.1.8")) == []
     assert topology.claims("nowhere", parse_ip("10.0.0.9")) == []
@@ -164,3 +164,13 @@ def test_an_empty_slice_has_nothing() -> None:
     assert topology.subnets == {}
     assert topology.subnet_of(parse_ip("10.0.0.1")) == []
     assert topology.router_of("a") is None
+
+
+def test_a_static_route_that_is_longer_than_a_joined_subnet_wins_and_an_equal_one_does_not() -> None:
+    inside = Route("r", parse_prefix("10.0.1.7/32"), parse_ip("10.0.0.9"))
+    alike = Route("r", parse_prefix("10.0.1.0/24"), parse_ip("10.0.0.9"))
+    router = _topology(A, B, Router("r", ("a", "b")), inside, alike).router_of("a")
+    assert router is not None
+    assert router.route(parse_ip("10.0.1.7")) == inside
+    assert router.route(parse_ip("10.0.1.8")) is B
+    assert router.connected_subnet(parse_ip("10.0.1.7")) is B

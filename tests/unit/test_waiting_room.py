@@ -61,6 +61,18 @@ def test_a_source_that_did_not_answer_is_asked_again() -> None:
     assert not room.must_ask(NEED, 3.9)
 
 
+def test_when_the_source_is_back_all_that_was_asked_and_is_waited_for_is_asked_again() -> None:
+    room = _room()
+    assert room.ask_again(0.0) == []
+    for need in (NEED, OTHER):
+        _park(room, need, 1)
+        room.must_ask(need, 0.0)
+    room.release(OTHER)
+    assert room.ask_again(1.5) == [NEED]
+    assert not room.must_ask(NEED, 3.4), "it was asked at 1.5"
+    assert room.must_ask(NEED, 3.5)
+
+
 @pytest.mark.parametrize("end", ["answered", "too late", "port gone"])
 def test_when_nobody_waits_any_more_the_next_one_asks(end: str) -> None:
     room = _room()
