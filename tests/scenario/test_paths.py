@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ondemand.records import Route
+from rule_cache.fields import Field
 from tests.support.cloud_edit import change_port
 from tests.support.fake_flow import extract
 from tests.support.fake_outcomes import Tunnelled
 from tests.support.frame_builder import MAC_B
-from tests.support.lab import MakeLab, Sent
+from tests.support.lab import MakeLab
 from tests.support.office_cloud import BLUE_VNI, NOBODY, RED_VNI, add_port, office
-from tests.support.packet_parts import ip_bytes, mac_bytes
 from tests.support.world_builder import ELSEWHERE, HERE, THERE, CloudBuilder
-from rule_cache.fields import Field
 
 
 def macs(frame: bytes) -> tuple[bytes, bytes]:

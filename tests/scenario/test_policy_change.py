@@ -124,7 +124,7 @@ def test_a_group_removed_from_a_port_cuts_what_it_allowed(
 
 def test_a_group_whose_slice_empties_allows_nothing(lab: Lab, family: int) -> None:
     open_connection(lab, family, "a", "b", 80)
-    lab.write("sg/web", {key: None for key in lab.store.records("sg/web")})
+    lab.write("sg/web", dict.fromkeys(lab.store.records("sg/web")))
     assert not forward(lab, family, "a", "b", 80)
     assert not back(lab, family, "a", "b", 80)
     assert lab.here.count("denied.group_missing", "b") > 0

@@ -7,7 +7,13 @@ import msgspec
 import pytest
 
 from ondemand.addresses import Prefix
-from ondemand.codec import MAX_PAYLOAD_BYTES, RecordError, decode_record, encode_record
+from ondemand.codec import (
+    MAX_PAYLOAD_BYTES,
+    RecordError,
+    check_record,
+    decode_record,
+    encode_record,
+)
 from ondemand.records import (
     ANY,
     ANY_PROTOCOL,

@@ -166,7 +166,9 @@ def test_an_empty_slice_has_nothing() -> None:
     assert topology.router_of("a") is None
 
 
-def test_a_static_route_that_is_longer_than_a_joined_subnet_wins_and_an_equal_one_does_not() -> None:
+def test_a_static_route_that_is_longer_than_a_joined_subnet_wins_and_an_equal_one_does_not() -> (
+    None
+):
     inside = Route("r", parse_prefix("10.0.1.7/32"), parse_ip("10.0.0.9"))
     alike = Route("r", parse_prefix("10.0.1.0/24"), parse_ip("10.0.0.9"))
     router = _topology(A, B, Router("r", ("a", "b")), inside, alike).router_of("a")
