@@ -5,10 +5,10 @@ SHELL := /bin/bash
 
 VENV := .venv/bin
 # The packages that mypy --strict checks; what it leaves out is listed in pyproject.toml.
-TYPED := rule_cache ondemand controller_app mininet_topos
+TYPED := rule_cache ondemand controller_app mininet_topos benchmarks
 # Longer than any sound test takes on two slow cores: a hung switch must not hang the whole run.
 TEST_TIMEOUT_S := 300
-BENCH ?= record_decode
+BENCH ?= setup_rate
 ARGS ?=
 
 .PHONY: help setup demo test lint bench clean
@@ -21,7 +21,7 @@ help: ## show this list
 	@echo "  make demo ARGS='--neighbors 100000'     the VPC has 100,000 neighbors more"
 	@echo "  make test ARGS='tests/unit -k cookie'   only these tests"
 	@echo "  make test ARGS=--cov                    branch coverage of the pure packages"
-	@echo "  make bench BENCH=record_decode ARGS=--json=out.json"
+	@echo "  make bench BENCH=first_packet ARGS=--json=out.json"
 
 setup: ## install what is missing: Debian packages, and the Python packages into .venv
 	@scripts/setup.sh $(SETUP_FLAGS)

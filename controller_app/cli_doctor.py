@@ -66,15 +66,28 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
 def _lines(check: Check) -> Iterator[str]:
     word = click.style(f"{check.status.value:4}", fg=_STYLES[check.status])
     indent = " " * 5
-    lines = textwrap.wrap(
-        f"{check.name:{_NAME_WIDTH}} {check.found}",
-        _WIDTH - len(indent),
-        subsequent_indent=" " * (_NAME_WIDTH + 1),
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    lines = list(_found_lines(check))
     yield f"{word} {lines[0]}"
     for line in lines[1:]:
         yield indent + line
     if check.mend:
         yield f"{indent}{'':{_NAME_WIDTH}} -> {check.mend}"
+
+
+def _found_lines(check: Check) -> Iterator[str]:
+    """Name and detail. What stands on a line of its own, as each mistake of a file does, keeps it."""
+    column = " " * (_NAME_WIDTH + 1)
+    head = f"{check.name:{_NAME_WIDTH}} "
+    for line in check.found.splitlines() or [""]:
+        text = line.lstrip()
+        inset = " " * (len(line) - len(text))
+        yield from textwrap.wrap(
+            text,
+            _WIDTH - 5,
+            initial_indent=head + inset,
+            # One step further in than the next mistake begins.
+            subsequent_indent=column + inset * 2,
+            break_on_hyphens=False,
+            break_long_words=False,
+        ) or [head.rstrip()]
+        head = column

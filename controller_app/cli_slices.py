@@ -31,11 +31,6 @@ _store_option = click.option(
     help="The slice store, an SQLite file.",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
-_keep_option = click.option(
-    "--keep-others",
-    is_flag=True,
-    help="Leave slices alone that STATE does not name, instead of emptying them.",
-)
 _state_argument = click.argument(
     "state_path", metavar="STATE.yaml", type=click.Path(path_type=Path)
 )
@@ -59,7 +54,11 @@ def slices() -> None:
 @slices.command()
 @_state_argument
 @_store_option
-@_keep_option
+@click.option(
+    "--keep-others",
+    is_flag=True,
+    help="Leave slices alone that STATE does not name, instead of emptying them.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @_json_option
 def publish(
@@ -98,7 +97,9 @@ def publish(
 @slices.command()
 @_state_argument
 @_store_option
-@_keep_option
+@click.option(
+    "--keep-others", is_flag=True, help="Do not count slices that STATE does not name."
+)
 @_json_option
 def diff(state_path: Path, store_path: Path, *, keep_others: bool, as_json: bool) -> None:
     """Show by which records the store differs from STATE.yaml.
@@ -137,6 +138,7 @@ def show(store_path: Path, name: str | None, key: str | None, *, as_json: bool) 
       vpc/VPC            subnets, routers, routes, address claims
       sg/GROUP           a security group and its rules
       nbr/VPC/BLOCK      who holds the addresses of a block, and where
+      nbr/VPC/mac-N      which address a MAC has, by a hash N of the MAC
 
     \b
     Examples:
@@ -161,7 +163,9 @@ def show(store_path: Path, name: str | None, key: str | None, *, as_json: bool) 
             return
         lookup = store.get(name, key)
         if lookup.payload is None:
-            hint = did_you_mean(key, store.snapshot(name).records)
+            # Of addresses, the one that looks alike is another one's.
+            is_address = key.startswith(("ip/", "mac/"))
+            hint = "" if is_address else did_you_mean(key, store.snapshot(name).records)
             raise CommandError(f"slice {name!r} has no record {key!r}{hint}")
         show_record(name, key, lookup.version, lookup.payload, as_json=as_json)
 

@@ -33,6 +33,7 @@ class AgentConfig:
         tunnel_ip: its tunnel address, 4 or 16 bytes.
         bridge: which bridge, and how.
         settings: of the engine.
+        source_kind: what kind of source it is, a key of ``source_factory.OPENERS``.
         source_file: the slice store.
         source_poll_s: seconds between looks at it.
         log: how to log.
@@ -44,6 +45,7 @@ class AgentConfig:
     tunnel_ip: bytes
     bridge: BridgeConfig
     settings: Settings
+    source_kind: str
     source_file: Path
     source_poll_s: float
     log: LogConfig
@@ -95,6 +97,7 @@ def build_config(values: Values, path: Path) -> AgentConfig:
         tunnel_ip=parse_ip(str(values["host", "tunnel_ip"])),
         bridge=BridgeConfig(**_bridge_fields(values)),
         settings=Settings(**_setting_fields(values)),
+        source_kind=str(get("source", "kind")),
         source_file=folder / str(values["source", "file"]),
         source_poll_s=float(get("source", "poll_ms")) / 1000,
         log=LogConfig(str(get("log", "level")), str(get("log", "format")), place("log", "file")),

@@ -17,13 +17,15 @@ from controller_app.ovsdb_facts import BridgeFacts, SwitchFacts, switch_facts
 from controller_app.ovsdb_link import Link, find_row
 
 OVSDB_TIMEOUT_S: Final = 3.0
+#: Containers have no systemd.
+_START: Final = f"{START_OVS}, or: service openvswitch-switch start"
 
 
 def switch_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
     try:
         facts = switch_facts(config.ovsdb, timeout_s=OVSDB_TIMEOUT_S)
     except OvsdbUnreachableError as error:
-        mend = "run doctor with sudo" if "ermission" in error.reason else START_OVS
+        mend = "run doctor with sudo" if "ermission" in error.reason else _START
         yield Check("ovsdb", Status.FAIL, f"{config.ovsdb} does not answer: {error.reason}", mend)
         return
     except OvsdbError as error:
@@ -45,7 +47,7 @@ def _database(config: BridgeConfig, facts: SwitchFacts) -> Check:
     found = f"{config.ovsdb}: Open vSwitch {facts.ovs_version or '(version not told)'}"
     if not facts.settled:
         return Check(
-            "ovsdb", Status.FAIL, f"{found}, and ovs-vswitchd does not follow it", START_OVS
+            "ovsdb", Status.FAIL, f"{found}, and ovs-vswitchd does not follow it", _START
         )
     return Check("ovsdb", Status.OK, found)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ovs.flow.kv import KVDecoders, KVParser, ParseError
 from ovs.flow.ofp_fields import field_decoders
 
-from ondemand.addresses import AddressError, parse_ip, parse_mac, parse_prefix
+from ondemand.addresses import AddressError, parse_ip, parse_mac
 from ondemand.frames import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP
 from ondemand.goal_problems import did_you_mean
 
@@ -39,6 +39,7 @@ SHORTHANDS: Final[dict[str, tuple[int, int | None]]] = {
 }
 _PORTED: Final = (TCP, UDP, SCTP)
 _ICMPS: Final = (ICMP, ICMPV6)
+_ONE_ADDRESS: Final = "a packet has one address, so leave out the mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,21 @@ _FIELDS: Final = {
     "icmp_code": _FieldUse("second", (), _ICMPS),
     "icmpv6_type": _FieldUse("first", _V6, (ICMPV6,)),
     "icmpv6_code": _FieldUse("second", _V6, (ICMPV6,)),
+}
+
+#: Fields that a switch keeps beside a packet.
+_METADATA: Final = re.compile(
+    r"x{0,2}reg\d+|ct_.*|tun_.*|tunnel_id|metadata|recirc_id|dp_hash|conj_id|packet_type"
+    r"|actset_output|pkt_mark|skb_priority"
+)
+#: Fields that the pipeline does read, with the one value that explain asks about.
+_FIXED: Final = {
+    **dict.fromkeys(
+        ("vlan_tci", "dl_vlan", "vlan_vid", "dl_vlan_pcp", "vlan_pcp"),
+        "the pipeline drops frames with a VLAN tag, and explain asks about one without",
+    ),
+    **dict.fromkeys(("ip_frag", "nw_frag"), "explain asks about a packet that is no fragment"),
+    "arp_op": "explain asks about an ARP request",
 }
 
 
@@ -159,6 +175,10 @@ def _split(text: str) -> list[tuple[str, str]]:
 
 
 def _unknown(name: str, value: str) -> FlowError:
+    if name in _FIXED:
+        return FlowError(f"field {name}: {_FIXED[name]}; leave it out")
+    if name in field_decoders and _METADATA.fullmatch(name) is None:
+        return FlowError(f"field {name} is read by no decision; leave it out")
     if name in field_decoders:
         return FlowError(
             f"field {name} is nothing that a packet of a VM has; give addresses, protocol and ports"
@@ -175,7 +195,7 @@ def _decode(name: str, text: str, use: _FieldUse) -> bytes | int:
     if not text:
         raise FlowError(f"{name} has no value; write {name}=VALUE")
     if use.meaning in ("eth_src", "eth_dst"):
-        return _checked(name, text, parse_mac)
+        return _checked(name, text, _mac)
     if use.meaning in ("src", "dst", "target"):
         return _checked(name, text, _address)
     if "/" in text:
@@ -205,12 +225,19 @@ def _checked(name: str, text: str, parse: Callable[[str], bytes]) -> bytes:
 
 
 def _address(text: str) -> bytes:
-    if "/" not in text:
-        return parse_ip(text)
-    prefix = parse_prefix(text)
-    if prefix.length != len(prefix.network) * 8:
-        raise AddressError(text, "a packet has one address, so leave out the mask")
-    return prefix.network
+    address, slash, length = text.partition("/")
+    if slash:
+        # A mask that leaves one address is no mistake.
+        whole = "128" if ":" in address else "32"
+        if length != whole:
+            raise AddressError(text, _ONE_ADDRESS)
+    return parse_ip(address)
+
+
+def _mac(text: str) -> bytes:
+    if "/" in text:
+        raise AddressError(text, _ONE_ADDRESS)
+    return parse_mac(text)
 
 
 def _eth_type(said: dict[str, tuple[str, Any]], kinds: dict[str, tuple[int, int | None]]) -> int:

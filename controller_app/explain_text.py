@@ -16,6 +16,8 @@ from ondemand.addresses import format_ip, format_mac
 from ondemand.frames import ABSENT, ETH_ARP, ETH_IPV4
 from ondemand.pipeline import ICMP, ICMPV6
 from ondemand.record_text import protocol_text
+from ondemand.records import port_key
+from ondemand.slices import host_slice
 
 _WIDTH = 100
 
@@ -114,8 +116,16 @@ def _step_lines(number: int, step: Step, shown: set[tuple[str, str]]) -> Iterato
     for read in step.reads:
         again = (step.host, read.tag) in shown
         shown.add((step.host, read.tag))
-        yield f"     read {_place(read)}: {'as above' if again else read.text}"
+        yield f"     read {_place(read)}: {'as above' if again else _read_text(step, read)}"
     yield ""
+
+
+def _read_text(step: Step, read: Read) -> str:
+    """A location is looked for on this host first, so that a port elsewhere is no missing record."""
+    is_port = read.slice == host_slice(step.host) and read.key.startswith(port_key(""))
+    if step.name == "location" and read.record is None and is_port:
+        return "absent (not a port of this host)"
+    return read.text
 
 
 def _place(read: Read) -> str:

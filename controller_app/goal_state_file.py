@@ -49,13 +49,16 @@ def read_document(path: Path) -> object:
     try:
         return _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
     except json.JSONDecodeError as error:
-        raise _one_error(f"{path}:{error.lineno}", error.msg) from None
+        raise _one_error(f"{path}:{error.lineno}", f"is no JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise _one_error(place, error.problem or error.context or "no YAML") from None
+        problem = error.problem or error.context or "cannot be parsed"
+        # A constructor complains of what is YAML: a key that is written twice, a tag.
+        is_yaml = isinstance(error, yaml.constructor.ConstructorError)
+        raise _one_error(place, problem if is_yaml else f"is no YAML: {problem}") from None
     except yaml.YAMLError as error:
-        raise _one_error(path, "no YAML: " + " ".join(str(error).split())) from None
+        raise _one_error(path, "is no YAML: " + " ".join(str(error).split())) from None
     except RecursionError:
         raise _one_error(path, "is nested too deeply") from None
     except _DuplicateKeyError as error:

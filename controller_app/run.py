@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 LOG = logging.getLogger(__name__)
@@ -16,6 +17,24 @@ LOG = logging.getLogger(__name__)
 #: Objects that live as long as the process are taken out of the collector's sight after the start, and
 #: the young generation is made large: collections of millisecond length would stand between packets.
 GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+
+class _Ending:
+    """The first signal that asks the process to end."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self._by: signal.Signals | None = None
+
+    def signaled(self, number: int, _frame: FrameType | None) -> None:
+        """A signal handler: it must not log, as it may have interrupted a log call."""
+        if self._by is None:
+            self._by = signal.Signals(number)
+        self.begun.set()
+
+    def log(self) -> None:
+        if self._by is not None:
+            LOG.info("ended by %s; the rules stay in the switch", self._by.name)
 
 
 def run_agent(config_path: Path) -> int:
@@ -31,9 +50,9 @@ def run_agent(config_path: Path) -> int:
 
     cfg.CONF([], project="ondemand", default_config_files=[])
     cfg.CONF.set_override("ondemand_config", str(config_path))
-    stop = threading.Event()
+    ending = _Ending()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, ending.signaled)
     manager = AppManager.get_instance()
     manager.load_apps(["controller_app.app"])
     manager.instantiate_apps(**manager.create_contexts())
@@ -41,13 +60,15 @@ def run_agent(config_path: Path) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    while not stop.is_set() and not app.failed.is_set():
-        stop.wait(0.2)
+    while not ending.begun.is_set() and not app.failed.is_set():
+        ending.begun.wait(0.2)
     code = 0
     if app.failure is not None:
         print(f"ondemand: {app.failure}", file=sys.stderr)  # noqa: T201 - the command's one error line
         code = 2
     app.close()
+    if code == 0:
+        ending.log()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -112,9 +112,11 @@ class StoreFile:
         try:
             found = os.stat(self.path)  # noqa: PTH116 - Path.stat is three times slower
         except FileNotFoundError:
+            folder = self.path.parent
+            mkdir = "" if folder.is_dir() else f"mkdir -p {folder} && "
             raise SourceError(
                 f"slice store {self.path} does not exist: create it with"
-                f" 'ondemand slices publish STATE.yaml --store {self.path}'"
+                f" '{mkdir}ondemand slices publish STATE.yaml --store {self.path}'"
             ) from None
         except OSError as error:
             raise SourceError(f"slice store {self.path} cannot be reached: {error}") from error
@@ -197,7 +199,7 @@ class StoreFile:
         if not self.path.parent.is_dir():
             raise SourceError(
                 f"slice store {self.path} cannot be created: the folder {self.path.parent} does"
-                " not exist"
+                f" not exist; make it with 'mkdir -p {self.path.parent}'"
             )
         db = self._connect("rwc", self.options.write_timeout_s)
         try:

@@ -90,6 +90,15 @@ def parse_ip(text: str) -> bytes:
     Raises:
         AddressError: ``text`` is not an IP address.
     """
+    parts = text.split(".")
+    if len(parts) == 4:
+        try:
+            packed = bytes(map(int, parts))
+        except ValueError:
+            packed = b""
+        # What int() takes beside plain numbers does not come out as it went in.
+        if packed and _dotted(packed) == text:
+            return packed
     try:
         if ":" not in text:
             return ipaddress.IPv4Address(text).packed

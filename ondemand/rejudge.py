@@ -8,6 +8,7 @@ their live connections are judged again by the next packet of either direction.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from ondemand.decide import judge, locate, resolve
 from ondemand.holder import claims_tag, topology_tag
@@ -18,7 +19,7 @@ from ondemand.port_manager import PortManager
 from ondemand.records import Claim, Group, Neighbor, Record, SecurityRule, Subnet
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import RecordChange, record_tag
-from ondemand.slices import vpc_slice
+from ondemand.slices import SliceKind, kind_of, vpc_slice
 from ondemand.subjects import LocationSubject, ResolveSubject, Subject, VerdictSubject
 from ondemand.verdict import GatewayEcho, Need, NoLocation, Reason
 from ondemand.world import World
@@ -50,13 +51,14 @@ class Rejudge:
         narrowed: dict[LocalPort, None] = {}
         settle = False
         for change in changes:
-            kind, _, owner = change.slice.partition("/")
-            if kind == "host":
+            kind = kind_of(change.slice)
+            owner = change.slice.partition("/")[2]
+            if kind is SliceKind.HOST or kind is SliceKind.HOST_GROUP:
                 settle = True
-            elif kind == "vpc":
+            elif kind is SliceKind.VPC:
                 settle |= not isinstance(change.old or change.new, Claim)
                 self._vpc_changed(owner, change, tags, narrowed)
-            elif kind == "sg":
+            elif kind is SliceKind.SECURITY_GROUP:
                 tags[change.slice] = None
                 # That a port's group comes or goes is worth a word.
                 settle |= isinstance(change.old or change.new, Group)
@@ -64,9 +66,11 @@ class Rejudge:
                     narrowed.update(
                         (p, None) for p in self._world.ports.values() if owner in p.record.groups
                     )
-            else:
+            elif kind is SliceKind.NEIGHBORS:
                 tags[record_tag(change.slice, change.key)] = None
                 self._neighbor_changed(owner.partition("/")[0], change, narrowed)
+            else:
+                assert_never(kind)
         for name in {change.slice for change in changes}:
             self._world.slice_changed(name)
         if settle:

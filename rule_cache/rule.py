@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
+
 from rule_cache.fields import Field, Value, format_match, format_value, to_int
 
 
@@ -163,8 +165,7 @@ class Shape:
 RuleKey = tuple[str, tuple[Value, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """A shape and its values. Timeouts are in seconds, 0 is never (OpenFlow 1.3.5 section 5.5)."""
 
     shape: Shape

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.truth_check")
-
-
 from tests.support.lab import Lab, MakeLab
 from tests.support.world_builder import CloudBuilder
 

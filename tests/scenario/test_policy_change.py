@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ondemand.messages import Effects
+from ondemand.settings import Settings
 from tests.support.cloud_edit import add_rule, change_port, remove_rule, set_rules
 from tests.support.fake_outcomes import Delivered
 from tests.support.lab import Lab, MakeLab
@@ -261,3 +262,19 @@ def test_epochs_are_unlike_and_begin_again_after_the_last(make_lab: MakeLab, fam
     lab.publish()
     assert forward(lab, family, "a", "b", 443)
     assert lab.here.epoch("b") not in {1, 2}
+
+
+@pytest.mark.parametrize("target", ["b", "d"])
+def test_a_reply_is_none_of_its_own_though_its_way_is_not_known_any_more(
+    make_lab: MakeLab, family: int, target: str
+) -> None:
+    """Behind the commit that stamps it anew a packet no longer says that it is a reply."""
+    lab = make_lab(office(), settings=Settings(location_idle_s=10, verdict_idle_s=60))
+    open_connection(lab, family, "a", target, 443)
+    lab.advance(11)
+    assert lab.here.rules("location") == []
+    remove_rule(lab.cloud, "web", f"tcp-80-{family}")
+    lab.publish()
+    assert back(lab, family, "a", target, 443)
+    assert lab.here.count("denied.no_rule") == 0
+    assert forward(lab, family, "a", target, 443)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ondemand.addresses import parse_ip
+from ondemand.rejudge import UNWATCHED_BUMP_S
 from ondemand.settings import Settings
 from ondemand.slices import Delta
 from tests.support.fake_outcomes import Tunnelled
@@ -204,6 +205,10 @@ class Walk(RuleBasedStateMachine):
         host.feed.remind()
         host.deliver()
         self.is_unaware = False
+        self.pause()
+
+    def pause(self) -> None:
+        """What the engine does by and by has been done."""
 
     # -- interfaces, switch, time ----------------------------------------------------------------
 
@@ -421,6 +426,15 @@ class Walk(RuleBasedStateMachine):
         return self.send(live.dst, live.family, ends, live.tp_dst, live.tp_src, flags)
 
 
+class TightWalk(Walk):
+    """So little room for neighbors that records leave the cache all the time."""
+
+    cache_bytes = 9 * 800
+
+    def pause(self) -> None:
+        self.lab.advance(UNWATCHED_BUMP_S)
+
+
 def _tcp(
     family: int, ends: tuple[bytes, bytes, bytes, bytes], tp_src: int, tp_dst: int, flags: int
 ) -> bytes:
@@ -438,7 +452,7 @@ def _tcp(
 
 
 _settings = settings(
-    max_examples=60,
+    max_examples=50,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -447,3 +461,5 @@ _settings = settings(
 
 TestWalk = Walk.TestCase
 TestWalk.settings = _settings
+TestTightWalk = TightWalk.TestCase
+TestTightWalk.settings = settings(_settings, max_examples=20)

@@ -7,9 +7,9 @@ frame.
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from controller_app.encode import Encoder
 from controller_app.flow_mod import Template

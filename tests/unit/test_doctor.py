@@ -201,7 +201,10 @@ def test_no_ovsdb(machine, switch):
     checks = by_name(switch_checks(machine, BridgeConfig()))
     assert list(checks) == ["ovsdb"]
     assert checks["ovsdb"].status is Status.FAIL
-    assert checks["ovsdb"].mend == "systemctl start openvswitch-switch"
+    assert (
+        checks["ovsdb"].mend
+        == "systemctl start openvswitch-switch, or: service openvswitch-switch start"
+    )
     switch.found = OvsdbUnreachableError("unix:/x/db.sock", "Permission denied")
     assert "sudo" in by_name(switch_checks(machine, BridgeConfig()))["ovsdb"].mend
     switch.found = OvsdbError("the database is empty; start OVS with ovs-ctl")
@@ -351,6 +354,24 @@ def test_the_command_prints_a_line_for_each(command, machine):
     assert re.search(
         r"fail ovs-vswitchd +not installed\n +-> apt-get install openvswitch-switch", text
     )
+
+
+def test_the_command_prints_each_mistake_of_a_file_on_its_own_line(command, config_path):
+    long = "x" * 70
+    config_path.write_text(f"[host]\nid = 3\n{long} = 1\n[limit]\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(config_path)
+    assert len(caught.value.problems) == 5
+    text = command("--config", str(config_path), code=1)
+    block = text[text.index("fail config") : text.index("-> mend the file")].splitlines()
+    column = " " * len("fail config             ")
+    mistakes = [line for line in block if re.match(f"{column}  [^ ]", line)]
+    assert len(mistakes) == 5
+    for line, problem in zip(mistakes, caught.value.problems, strict=True):
+        assert problem.startswith(line.strip())
+    # What is too long for a line goes on further in, and nothing is lost.
+    words = " ".join(" ".join(block).split())
+    assert all(problem in words for problem in caught.value.problems)
 
 
 def test_the_command_prints_json(command, machine):

@@ -1,9 +1,9 @@
 """Rules of the fake switch: replaced, deleted, expired, evicted, metered and refused."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ondemand.addresses import parse_ip
 from ondemand.messages import Effects, FlowRemoved, PacketIn, SetMeter
