@@ -97,9 +97,7 @@ def publish(
 @slices.command()
 @_state_argument
 @_store_option
-@click.option(
-    "--keep-others", is_flag=True, help="Do not count slices that STATE does not name."
-)
+@click.option("--keep-others", is_flag=True, help="Do not count slices that STATE does not name.")
 @_json_option
 def diff(state_path: Path, store_path: Path, *, keep_others: bool, as_json: bool) -> None:
     """Show by which records the store differs from STATE.yaml.

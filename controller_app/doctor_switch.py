@@ -46,9 +46,7 @@ def switch_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
 def _database(config: BridgeConfig, facts: SwitchFacts) -> Check:
     found = f"{config.ovsdb}: Open vSwitch {facts.ovs_version or '(version not told)'}"
     if not facts.settled:
-        return Check(
-            "ovsdb", Status.FAIL, f"{found}, and ovs-vswitchd does not follow it", _START
-        )
+        return Check("ovsdb", Status.FAIL, f"{found}, and ovs-vswitchd does not follow it", _START)
     return Check("ovsdb", Status.OK, found)
 
 

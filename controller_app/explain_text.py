@@ -123,7 +123,7 @@ def _step_lines(number: int, step: Step, shown: set[tuple[str, str]]) -> Iterato
 def _read_text(step: Step, read: Read) -> str:
     """A location is looked for on this host first, so that a port elsewhere is no missing record."""
     is_port = read.slice == host_slice(step.host) and read.key.startswith(port_key(""))
-    if step.name == "location" and read.record is None and is_port:
+    if step.name in ("location", "way back") and read.record is None and is_port:
         return "absent (not a port of this host)"
     return read.text
 

@@ -190,6 +190,22 @@ def test_an_agent_killed_and_started_again_serves_what_is_there(site: Site) -> N
     assert a.tcp_connect("fd00:1::c", 80)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_agent_ended_by_a_signal_says_by_which(site: Site, number: signal.Signals) -> None:
+    site.publish(state(A))
+    site.agent.start()
+    site.agent.wait_connected()
+    site.vm(A)
+    assert site.agent.wait_for_ports(["vm-a"])
+    process = site.agent.process
+    os.kill(process.pid, number)
+    assert eventually(lambda: not process.running)
+    assert process.returncode == 0
+    log = (site.host.directory / "agent-events.log").read_text()
+    assert log.count(f"ended by {number.name}; the rules stay in the switch") == 1
+    assert site.host.dump_flows()
+
+
 def test_vswitchd_restarted_and_the_ports_work_again(site: Site) -> None:
     site.publish(state(A, B))
     site.agent.start()

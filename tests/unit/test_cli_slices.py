@@ -274,6 +274,12 @@ class TestShow:
         run("publish", state(goal_state(vpc())))
         assert message in run("show", *arguments, code=2).stderr
 
+    def test_an_address_that_looks_alike_is_not_proposed(self, run, state):
+        run("publish", state(goal_state(vpc())))
+        told = run("show", "nbr/v/10.0.0.0", "--key", "ip/10.0.0.12", code=2).stderr
+        assert "slice 'nbr/v/10.0.0.0' has no record 'ip/10.0.0.12'" in told
+        assert "did you mean" not in told
+
     def test_bad_stores_give_2(self, run, store):
         assert "does not exist" in run("show", code=2).stderr
         with sqlite3.connect(store) as db:
@@ -291,6 +297,16 @@ def test_help_teaches_with_examples(command):
     if command:
         assert "Exit code:" in result.output
         assert "--json" in result.output
+
+
+def test_help_says_what_each_command_does_with_the_slices_of_others():
+    def words(command):
+        found = CliRunner().invoke(slices, [command, "--help"], prog_name="ondemand slices")
+        return " ".join(found.output.split())
+
+    assert "Leave slices alone that STATE does not name" in words("publish")
+    assert "--keep-others Do not count slices that STATE does not name." in words("diff")
+    assert "nbr/VPC/mac-N" in words("show")
 
 
 def test_a_missing_store_option_is_told():

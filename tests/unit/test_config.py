@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from controller_app.config_keys import KEYS, TABLES, Kind
 from controller_app.log_limit import Warner
 from controller_app.logs import LogConfig
 from controller_app.ovsdb_config import BridgeConfig
+from controller_app.source_factory import OPENERS, open_source
+from controller_app.sqlite_store import SqliteStore
 from ondemand.settings import Settings, SettingsError
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "agent.toml"
@@ -53,6 +55,7 @@ def test_what_is_left_out_has_its_default(write, tmp_path):
     assert (config.host_id, config.tunnel_ip) == ("host-1", bytes([192, 0, 2, 11]))
     assert config.bridge == BridgeConfig()
     assert config.settings == Settings()
+    assert config.source_kind == "sqlite"
     assert config.source_file == tmp_path / "slices.db"
     assert config.source_poll_s == 0.005
     assert config.log == LogConfig()
@@ -142,6 +145,21 @@ def test_a_share_that_is_not_given_is_no_more_than_the_whole(write):
 
 
 # -- the table of keys -------------------------------------------------------------------------------
+
+
+def test_each_kind_of_source_can_be_opened(write, tmp_path):
+    kinds = next(key.choices for key in KEYS if (key.table, key.name) == ("source", "kind"))
+    assert set(OPENERS) == set(kinds)
+    config = load_config(write('kind = "sqlite"\n'))
+    with SqliteStore(config.source_file, writer=True) as store:
+        store.write("sg/g", {"k": b"1"})
+    source = open_source(config)
+    try:
+        assert source.get("sg/g", "k").payload == b"1"
+    finally:
+        source.close()
+    with pytest.raises(KeyError):
+        open_source(replace(config, source_kind="other"))
 
 
 def test_every_setting_of_the_engine_is_a_key():

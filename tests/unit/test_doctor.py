@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from controller_app import doctor, doctor_switch
 from controller_app.cli import cli
+from controller_app.config import ConfigError, load_config
 from controller_app.doctor import run_checks
 from controller_app.doctor_check import Machine, Output, Status, dotted, version_of
 from controller_app.doctor_machine import PACKAGES
@@ -305,6 +306,10 @@ def test_a_store_is_looked_into(machine, switch, config_path):
 
     store_path = config_path.parent / "slices.db"
     assert (check().status, "does not exist" in check().found) == (Status.FAIL, True)
+    config_path.write_text(config_path.read_text().replace('"slices.db"', '"none/slices.db"'))
+    assert f"'mkdir -p {store_path.parent}/none && ondemand slices publish" in check().found
+    config_path.write_text(config_path.read_text().replace("none/", ""))
+    assert "mkdir" not in check().found
     with SqliteStore(store_path, writer=True) as store:
         store.publish(load_goal_state(ROOT / "examples" / "two-subnets.yaml"), replace_all=True)
     assert check().status is Status.OK

@@ -166,6 +166,19 @@ def test_the_answer(store, port_id, flow, reason):
     assert text_of(found)
 
 
+def test_a_port_that_is_elsewhere_is_no_missing_record(store):
+    found = explain(store, "web-1", "tcp,nw_dst=10.0.2.10,tp_dst=5432")
+    step = next(step for step in found.steps if step.name == "location")
+    absent = [read for read in step.reads if read.record is None]
+    assert [(read.slice, read.key) for read in absent] == [("host/host-1", "port/database-1")]
+    text = text_of(found)
+    assert "read host/host-1 port/database-1: absent (not a port of this host)\n" in text
+    assert "read host/host-3 port/web-1: absent (not a port of this host)\n" in text  # way back
+    # Other records that are absent are just that.
+    unknown = text_of(explain(store, "web-1", "tcp,nw_dst=10.0.2.77,tp_dst=80"))
+    assert "nbr/shop/10.0.2.0 ip/10.0.2.77: absent\n" in unknown
+
+
 def test_a_denial_says_whom_the_rules_are_for(store):
     found = explain(store, "vpn", "tcp,nw_src=172.16.3.3,nw_dst=10.0.2.10,tp_dst=5432")
     (remark,) = found.denial.remarks

@@ -82,7 +82,9 @@ class TestFile:
         open_store(writer=True).write(A, {"k": b"1"})
         assert path.exists()
         lost = open_store(writer=True, at=path.parent / "none" / "slices.db")
-        with pytest.raises(SourceError, match=r"none does not exist; make it with 'mkdir -p /.*none'"):
+        with pytest.raises(
+            SourceError, match=r"none does not exist; make it with 'mkdir -p /.*none'"
+        ):
             lost.write(A, {"k": b"1"})
 
     def test_after_a_publish_the_file_alone_holds_everything(self, path, open_store, tmp_path):
