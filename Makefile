@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 VENV := .venv/bin
 # The packages that mypy --strict checks; what it leaves out is listed in pyproject.toml.
-TYPED := rule_cache ondemand controller_app mininet_topos benchmarks
+TYPED := rule_cache ondemand controller_app mininet_topos
 # Longer than any sound test takes on two slow cores: a hung switch must not hang the whole run.
 TEST_TIMEOUT_S := 300
 BENCH ?= setup_rate

@@ -106,6 +106,8 @@ class StoreFile:
         self.options = options
         self._idle: deque[Handle] = deque()
         self._closed = False
+        self._stamp: FileStamp | None = None
+        self._stamped_s = 0.0
 
     def stamp(self) -> FileStamp:
         """What stands at the path now; SourceError when nothing does."""
@@ -134,10 +136,17 @@ class StoreFile:
         except SourceError:
             return False
 
-    def acquire(self) -> Handle:
-        """A connection for reading: an idle one, or a new one."""
+    def acquire(self, *, max_age_s: float = 0.0) -> Handle:
+        """A connection for reading: an idle one, or a new one.
+
+        That it is of the file which stands at the path is looked at, or was ``max_age_s`` ago. A look
+        gives up the interpreter's lock, and the watch's thread may be slow to give it back.
+        """
         self.check_open()
-        stamp = self.stamp()
+        now_s = time.monotonic()
+        if self._stamp is None or now_s - self._stamped_s >= max_age_s:
+            self._stamp, self._stamped_s = self.stamp(), now_s
+        stamp = self._stamp
         while True:
             try:
                 handle = self._idle.pop()
@@ -160,6 +169,7 @@ class StoreFile:
 
     def drop_idle(self) -> None:
         """Close all idle connections, which keep a deleted file and its side files open."""
+        self._stamp = None
         while self._idle:
             try:
                 self._idle.pop().db.close()

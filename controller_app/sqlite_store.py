@@ -93,8 +93,11 @@ class SqliteStore:
         return lookup
 
     def get_many(self, places: Sequence[tuple[str, str]]) -> list[Lookup]:
-        """As ``SliceSource.get_many``, all as of one moment."""
-        with self._reading() as db:
+        """As ``SliceSource.get_many``, all as of one moment.
+
+        Whether the file was replaced is looked at as often as the watch does, not each time.
+        """
+        with self._reading(max_age_s=self._options.poll_interval_s) as db:
             db.execute("BEGIN")
             try:
                 return [read_record(db, name, key) for name, key in places]
@@ -122,8 +125,8 @@ class SqliteStore:
             return [SliceSummary(*row) for row in db.execute(_SUMMARY)]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        handle = self._file.acquire()
+    def _reading(self, max_age_s: float = 0.0) -> Iterator[sqlite3.Connection]:
+        handle = self._file.acquire(max_age_s=max_age_s)
         try:
             yield handle.db
         except sqlite3.Error as error:
