@@ -27,10 +27,10 @@ MENU: tuple[dict[str, object], ...] = (
     {"direction": "egress"},
     {"direction": "egress", "protocol": "tcp", "ports": 80},
     {"direction": "egress", "protocol": "tcp", "group": "g2"},
-    {"direction": "ingress", "protocol": "tcp", "ports": 80},
     {"direction": "ingress", "protocol": "tcp", "ports": (80, 81), "group": "g1"},
     {"direction": "ingress", "group": "g3"},
-    {"direction": "ingress", "protocol": "tcp", "ports": 81, "prefix": True},
+    {"direction": "ingress", "protocol": "tcp", "prefix": True},
+    {"direction": "ingress", "protocol": "tcp", "ports": 80},
 )
 _PREFIX = {4: "10.0.1.0/28", 6: "fd00:1::10/124"}
 #: Groups that a port may be in.
@@ -56,7 +56,7 @@ def walk_cloud() -> CloudBuilder:
         cloud.group(group)
     set_menu(cloud, "g1", (0, 3))
     set_menu(cloud, "g2", (1, 4))
-    set_menu(cloud, "g3", (2, 5, 6))
+    set_menu(cloud, "g3", (2, 5))
     for number, name in enumerate(PORTS, 10):
         subnet = "blue" if name in {"p4", "q2"} else "red"
         host = HERE if name in LOCAL else THERE
