@@ -239,6 +239,10 @@ class StoreFile:
         application = db.execute("PRAGMA application_id").fetchone()[0]
         if application != APPLICATION_ID:
             tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables:
+                # Another writer may have created the store between the two looks.
+                application = db.execute("PRAGMA application_id").fetchone()[0]
+        if application != APPLICATION_ID:
             if application or tables:
                 raise SourceError(
                     f"{self.path} is an SQLite database of another program, no slice store:"
