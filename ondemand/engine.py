@@ -17,7 +17,7 @@ from ondemand.rejudge import Rejudge
 from ondemand.rules import RuleMaker
 from ondemand.settings import Settings
 from ondemand.slice_cache import Applied, SliceCache
-from ondemand.slices import Lookup, Snapshot, SourceEvent, SourceState
+from ondemand.slices import Lookup, Snapshot, SourceEvent, SourceState, vpc_slice
 from ondemand.verdict import Need
 from ondemand.waiting_room import WaitingRoom
 from ondemand.world import World
@@ -177,6 +177,8 @@ class Engine:
 
     def fetched(self, lookup: Lookup, now_s: float) -> None:
         """The answer to a Fetch."""
+        if self.cache.version(vpc_slice(lookup.slice.split("/", 2)[1])) is None:
+            return  # the last port of the VPC has gone meanwhile
         applied, fresh = self.cache.put(lookup)
         if fresh:
             version = self.cache.version(lookup.slice)

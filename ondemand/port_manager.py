@@ -67,10 +67,9 @@ class PortManager:
 
     def set_tunnel_port(self, ofport: int) -> None:
         """The VXLAN interface has this OpenFlow port now (0: there is none)."""
-        if ofport != self._tunnel_port:
-            self._tunnel_port = ofport
-            for port in self._world.ports.values():
-                self._program(port)
+        self._tunnel_port = ofport
+        for port in self._world.ports.values():
+            self._program(port)
 
     def plugged(self, port_id: str, ofport: int) -> None:
         """An interface with this port's iface-id is on the bridge."""
@@ -118,6 +117,12 @@ class PortManager:
             self._world.cache.release(name)
             self._world.slice_changed(name)
             self._installer.effects.requests.append(Forget(name))
+            kind, _, owner = name.partition("/")
+            if kind == "vpc":
+                # Nobody here can ask for its neighbors any more.
+                for shard in self._world.cache.parts_of(owner):
+                    self._world.cache.drop_part(shard)
+                    self._installer.effects.requests.append(Forget(shard))
         self._held = wanted
 
     def bump_epoch(self, port: LocalPort) -> None:
@@ -126,14 +131,6 @@ class PortManager:
             port.epoch = self._new_epoch()
             self._counters.add("epoch.bumped", port.record.id)
             self._program(port, late=self._epoch_shapes())
-
-    @property
-    def plugged_ports(self) -> dict[str, int]:
-        return dict(self._plugged)
-
-    @property
-    def tunnel_port(self) -> int:
-        return self._tunnel_port
 
     def _record(self, port_id: str) -> Port | None:
         records = self._world.cache.whole(self._host_slice)

@@ -178,18 +178,17 @@ class Rejudge:
     def _fresh(self, subject: Subject) -> tuple[list[Rule], tuple[Tag, ...]] | None:
         """The rules that the question gets today; None when it cannot be answered now."""
         world = self._world
+        port = world.by_zone.get(subject.zone)
+        if port is None:
+            return None
         if isinstance(subject, VerdictSubject):
-            port = world.by_zone.get(subject.zone)
-            if port is None or not port.record.port_security:
+            if not port.record.port_security:
                 return None
             verdict = judge(world, port, subject.flow)
             if isinstance(verdict, Need):
                 return None
             return self._maker.for_verdict(port, subject.flow, verdict), verdict.tags
         if isinstance(subject, LocationSubject):
-            port = world.by_zone.get(subject.zone)
-            if port is None:
-                return None
             location = locate(world, port, subject.eth_dst, subject.ip_dst)
             if isinstance(location, Need):
                 return None
@@ -199,9 +198,6 @@ class Rejudge:
                 world.ports, port.subnet.vni, subject.eth_dst, subject.ip_dst, location
             )
             return [rule], location.tags
-        port = world.by_zone.get(subject.zone)
-        if port is None:
-            return None
         answer = resolve(world, port, subject.target)
         if isinstance(answer, Need):
             return None

@@ -333,6 +333,10 @@ class SliceCache:
         """Neighbor shards of which nothing is held any more; they need not be followed."""
         return [name for name, part in self._part.items() if not part.keys]
 
+    def parts_of(self, vpc: str) -> list[str]:
+        """The neighbor shards of a VPC that are followed."""
+        return [name for name in self._part if name.split("/", 2)[1] == vpc]
+
     def is_idle(self, name: str) -> bool:
         """Whether a neighbor shard is followed of which nothing is held any more."""
         part = self._part.get(name)

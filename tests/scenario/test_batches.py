@@ -6,10 +6,9 @@ not be left behind by an add that comes after its delete.
 
 from __future__ import annotations
 
-from ondemand.records import Neighbor
 from ondemand.settings import Settings
 from tests.support.cloud_edit import change_port, remove_rule
-from tests.support.lab import Lab, MakeLab
+from tests.support.lab import MakeLab
 from tests.support.office_cloud import office
 from tests.support.world_builder import HERE, THERE
 
@@ -103,6 +102,19 @@ def test_an_epoch_that_moves_twice_in_one_batch_ends_at_the_last(
     assert sent.reached == ["a"], "the allowed connection goes on"
 
 
-def neighbor_of(lab: Lab, port: str) -> Neighbor:
-    spec = lab.cloud.port_spec(port)
-    return Neighbor(spec.fixed_ips[0], spec.mac, spec.subnet.id, port, spec.host.tunnel)
+def test_a_new_rule_that_changes_in_one_batch_is_sent_as_it_is_last(
+    make_lab: MakeLab, family: int
+) -> None:
+    lab = make_lab(office(), hosts=(HERE, THERE))
+    vm = lab.frames(family)
+    lab.send("a", vm.who_has("a", "c"))  # so that the record is here
+    lab.here.begin_batch()
+    lab.send("a", vm.tcp("a", "c"))
+    assert lab.here.engine.has_effects
+    change_port(lab.cloud, "c", host="elsewhere")
+    lab.publish()
+    effects = lab.here.engine.take()
+    (location,) = [rule for _, rule in effects.adds if "location" in rule.shape.name]
+    assert "tunnel6" in location.shape.name
+    lab.here.switch.apply(effects)
+    lab.here.end_batch()

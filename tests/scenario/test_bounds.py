@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ondemand.settings import Settings
+from rule_cache.ledger import Entry
 from tests.support.lab import Lab, MakeLab
 from tests.support.office_cloud import add_port, office
 from tests.support.world_builder import HERE, THERE
@@ -28,7 +29,7 @@ def test_a_flood_evicts_the_oldest_rules_of_its_own_port_only(
     assert lab.send("a", vm.tcp("a", "c", 1000, tp_src=7)).packet_ins == 1
 
 
-def owned(lab: Lab, port: str) -> list:
+def owned(lab: Lab, port: str) -> list[Entry]:
     zone = lab.here.zone(port)
     return [entry for entry in lab.here.engine.installer.ledger if entry.owner == zone]
 

@@ -130,3 +130,23 @@ def test_a_packet_in_of_no_port_or_table_is_counted(make_lab: MakeLab) -> None:
         engine.packet_in(PacketIn(table=table, in_port=10, data=frame, source_zone=zone), lab.now_s)
     assert engine.counters.of("packet_in.unknown_port") == 3
     assert not engine.take()
+
+
+def test_a_packet_that_waited_for_a_port_that_is_gone_goes_nowhere(make_lab: MakeLab) -> None:
+    lab = make_lab(office())
+    packet = PacketIn(
+        table=Table.EGRESS_VERDICT, in_port=10, data=lab.frames(4).tcp("a", "b"), source_zone=999
+    )
+    lab.here.engine._packets.resume(packet, lab.now_s)
+    assert not lab.here.engine.take()
+
+
+def test_a_rule_that_nobody_can_judge_again_is_our_own_fault(make_lab: MakeLab) -> None:
+    lab = make_lab(office())
+    engine = lab.here.engine
+    lab.send("a", lab.frames(4).udp("a", "b"))
+    entry = next(iter(engine.installer.ledger))
+    subject, entry.subject = entry.subject, None
+    with pytest.raises(TypeError, match="no subject that can be judged again"):
+        engine._rejudge.judge_tags(entry.tags, lab.now_s)
+    entry.subject = subject

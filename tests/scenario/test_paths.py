@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ondemand.addresses import parse_prefix
+from ondemand.codec import encode_record
+from ondemand.records import Route
 from rule_cache.fields import Field
 from tests.support.cloud_edit import change_port
 from tests.support.fake_flow import extract
@@ -181,6 +184,9 @@ def test_the_gateway_answers_nothing_but_ping(make_lab: MakeLab, family: int) ->
     assert lab.send("a", vm.tcp("a", "b", 22, **gateway)).reached == []
     assert lab.here.count("no_location.gateway", "a") == 1
     assert lab.send("a", vm.ping_gateway("a")).reached == ["a"], "beside the drop rule too"
+    route = Route("r", parse_prefix("10.99.0.0/16"), lab.frames(4).ip("d"))
+    lab.write("vpc/vpc-1", {route.key: encode_record(route)})
+    assert lab.send("a", vm.tcp("a", "b", 22, **gateway)).packet_ins == 0, "judged again, and alike"
 
 
 def test_a_port_that_may_not_ping_the_gateway_gets_no_answer(

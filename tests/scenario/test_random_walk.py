@@ -19,6 +19,7 @@ from ondemand.addresses import parse_ip
 from ondemand.rejudge import UNWATCHED_BUMP_S
 from ondemand.settings import Settings
 from ondemand.slices import Delta
+from tests.support.cloud_edit import change_port
 from tests.support.fake_outcomes import Tunnelled
 from tests.support.frame_builder import build_tcp4, build_tcp6
 from tests.support.host_sim import HostSim
@@ -34,7 +35,6 @@ from tests.support.walk_cloud import (
     PORTS,
     REMOTE,
     TCP_PORTS,
-    change_port,
     fixed_ip,
     may,
     place,
@@ -71,7 +71,7 @@ class Walk(RuleBasedStateMachine):
     max_rules_per_port = 25
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         limits = Settings(max_rules=100, max_rules_per_port=self.max_rules_per_port)
         # Smaller than the least that a configuration may ask for.
         object.__setattr__(limits, "neighbor_cache_bytes", self.cache_bytes)

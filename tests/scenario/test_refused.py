@@ -6,6 +6,7 @@ from ondemand.pipeline import Table
 from tests.support.cloud_edit import change_port, remove_rule
 from tests.support.lab import MakeLab
 from tests.support.office_cloud import office
+from tests.support.packet_parts import ACK
 from tests.support.world_builder import ELSEWHERE, HERE, THERE
 
 
@@ -67,7 +68,7 @@ def test_a_verdict_that_cannot_be_narrowed_allows_nothing(make_lab: MakeLab, fam
     lab.here.switch.refuse = lambda _, rule: rule.hard_timeout > 0
     remove_rule(lab.cloud, "web", f"tcp-80-{family}")
     lab.publish()
-    assert lab.send("a", vm.tcp("a", "b", 80, flags=0x10)).reached == []
+    assert lab.send("a", vm.tcp("a", "b", 80, flags=ACK)).reached == []
     assert lab.send("b", vm.tcp_reply("b", "a", 80)).reached == []
 
 

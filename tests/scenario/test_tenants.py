@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.cloud_edit import change_port
 from tests.support.lab import Lab, MakeLab
 from tests.support.office_cloud import both
 from tests.support.vm_frames import VmFrames
@@ -104,3 +105,42 @@ def test_a_group_of_one_tenant_holds_nobody_of_the_other(make_lab: MakeLab, fami
     lab = make_lab(cloud)
     sent = lab.send("west-p", lab.frames(family).tcp("west-p", "west-s"))
     assert sent.reached == []
+
+
+def test_a_member_that_leaves_in_one_tenant_cuts_nobody_in_the_other(
+    make_lab: MakeLab, family: int
+) -> None:
+    lab = make_lab(twins())
+    for vpc in ("east", "west"):
+        assert lab.send(f"{vpc}-p", frame(lab, family, vpc, "p", "q")).reached == [f"{vpc}-q"]
+    epochs = {port: lab.here.epoch(port) for port in lab.here.plugged}
+    change_port(lab.cloud, "east-p", groups=())
+    lab.publish()
+    moved = {port for port in epochs if lab.here.epoch(port) != epochs[port]}
+    assert moved == {"east-p", "east-q"}
+    vm = lab.frames(family)
+    assert lab.send("east-q", vm.tcp_reply("east-q", "east-p")).reached == []
+    assert lab.send("west-q", vm.tcp_reply("west-q", "west-p")).reached == ["west-p"]
+
+
+def test_when_the_last_port_of_a_tenant_goes_nothing_of_it_is_followed(
+    make_lab: MakeLab, family: int
+) -> None:
+    lab = make_lab(twins())
+    vm = lab.frames(family)
+    for vpc in ("east", "west"):
+        lab.send(f"{vpc}-p", frame(lab, family, vpc, "p", "r"))
+    lab.here.delayed = True
+    lab.send("east-q", vm.who_has("east-q", "east-p"))
+    for port in ("east-p", "east-q"):
+        lab.here.unplug(port)
+    lab.here.delayed = False
+    lab.here.deliver()
+    assert lab.here.engine.parked == 0
+    assert not [name for name in lab.here.feed.follows if "east" in name]
+    assert [name for name in lab.here.feed.follows if name.startswith("nbr/west/")]
+    assert not [name for name in lab.here.engine.cache.versions() if "east" in name]
+    lab.here.plug("east-p")
+    lab.here.plug("east-q")
+    sent = lab.send("east-p", frame(lab, family, "east", "p", "q"))
+    assert sent.reached == ["east-q"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cloud_edit import change_port
 from tests.support.lab import Lab, MakeLab
 from tests.support.office_cloud import office
 from tests.support.world_builder import HERE, THERE
@@ -66,3 +67,17 @@ def test_without_a_tunnel_routed_traffic_within_the_host_flows(lab: Lab, family:
     assert lab.send("d", vm.tcp_reply("d", "a")).reached == ["a"]
     lab.write("sg/web", {f"rule/tcp-443-{family}": None})
     assert lab.send("a", vm.tcp("a", "d")).reached == ["d"]
+
+
+def test_without_a_tunnel_a_routed_packet_that_is_judged_late_comes_with_the_next(
+    make_lab: MakeLab, family: int
+) -> None:
+    """It cannot be put in again where it was: routed, it no longer looks as its VM sent it."""
+    cloud = office()
+    change_port(cloud, "a", port_security=False, groups=())
+    lab = make_lab(cloud, tunnel=False)
+    vm = lab.frames(family)
+    assert lab.send("a", vm.udp("a", "d")).reached == []
+    assert lab.send("a", vm.udp("a", "d")).reached == ["d"]
+    lab.here.plug_tunnel()
+    assert lab.send("a", vm.tcp("a", "d")).reached == ["d"], "with one it comes at once"

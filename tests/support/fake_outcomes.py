@@ -62,4 +62,4 @@ class Applied:
 
 def packet_in_fields(packet: PacketIn) -> dict[str, object]:
     """The attributes of a packet-in by name, for comparison."""
-    return {name: getattr(packet, name) for name in PacketIn.__slots__}
+    return {name: getattr(packet, name) for name in PacketIn.__struct_fields__}

@@ -165,14 +165,14 @@ class Lab:
         new = {key: encode_record(record) for key, record in records.items()}
         return self.write(name, self.changes(name, new))
 
-    def changes(self, name: str, wanted: dict[str, bytes]) -> dict[str, bytes | None]:
+    def changes(self, name: str, wanted: Mapping[str, bytes]) -> dict[str, bytes | None]:
         """What has to be written to a slice so that it holds ``wanted``."""
         have = self.store.records(name)
         changed: dict[str, bytes | None] = {key: None for key in have if key not in wanted}
         changed |= {key: new for key, new in wanted.items() if have.get(key) != new}
         return changed
 
-    def write(self, name: str, changes: dict[str, bytes | None]) -> Sent:
+    def write(self, name: str, changes: Mapping[str, bytes | None]) -> Sent:
         """Write single records as they are, good or bad."""
         moves = Moves()
         if changes:

@@ -87,3 +87,18 @@ def add_port(
     net = 1 if subnet == "red" else 2
     place = {} if host is None else {"host": host}
     cloud.port(name, subnet, f"10.0.{net}.{number}", f"fd00:{net}::{number}", **place, **more)  # type: ignore[arg-type]
+
+
+def one_server(*rules: SecurityRule, host: str | None = None) -> CloudBuilder:
+    """Port s with these rules, and clients a (here) and x (there) in group staff, y in none."""
+    cloud = CloudBuilder()
+    add_network(cloud)
+    out = both("egress", rule_id="out")
+    cloud.group("server", *rules)
+    cloud.group("out", *out)
+    cloud.group("staff")
+    add_port(cloud, "s", "red", 10, host=host, groups=("server",))
+    add_port(cloud, "a", "red", 11, groups=("out", "staff"))
+    add_port(cloud, "y", "red", 12, groups=("out",))
+    add_port(cloud, "x", "red", 13, host=THERE, groups=("out", "staff"))
+    return cloud

@@ -11,13 +11,14 @@ from collections import Counter
 
 from ondemand.decide import judge, locate, resolve
 from ondemand.local_ports import LocalPort
-from ondemand.pipeline import ON_DEMAND, Pipeline
+from ondemand.pipeline import ON_DEMAND
 from ondemand.records import Port
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import SliceCache
 from ondemand.slices import SliceKind, host_slice, kind_of, vpc_slice
 from ondemand.static_rules import frame_rules, port_rules
 from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
+from ondemand.topology import Topology
 from ondemand.verdict import GatewayEcho, Need, NoLocation, Reason
 from ondemand.world import World
 from rule_cache.cookie import is_ours, table_of
@@ -206,7 +207,7 @@ def _record(world: World, host: HostSim, name: str) -> Port:
     return record
 
 
-def _topology(world: World, store: SliceStore, record: Port):
+def _topology(world: World, store: SliceStore, record: Port) -> Topology | None:
     _load(world, store, vpc_slice(record.vpc))
     return world.topology(record.vpc)
 
@@ -215,6 +216,3 @@ def _load(world: World, store: SliceStore, name: str) -> None:
     if kind_of(name) is not SliceKind.NEIGHBORS and world.cache.hold(name):
         world.cache.apply(store.snapshot(name))
         world.slice_changed(name)
-
-
-__all__ = ["Pipeline", "check_host", "check_rules", "check_switch"]

@@ -119,6 +119,3 @@ def place(
 ) -> Delivery | None:
     found = delivery_of(vpc, here, sender, eth_dst, ip_dst)
     return found if isinstance(found, Delivery) else None
-
-
-__all__ = ["Host"]
