@@ -212,11 +212,9 @@ class _Walk:
     # -- where does it go ------------------------------------------------------------------------
 
     def _onward(self, view: HostView, port: LocalPort, packet: Packet) -> None:
-        location = view.locate(port, packet.eth_dst, packet.dst)
+        location = view.locate(port, packet.eth_dst, packet.dst, echo=packet.is_echo_request)
         make = self._maker(view).for_location
         vni = port.subnet.vni
-        if isinstance(location, GatewayEcho) and not packet.is_echo_request:
-            location = NoLocation(Reason.GATEWAY, location.tags)
         flows = [make(view.world.ports, vni, packet.eth_dst, packet.dst, location)]
         if isinstance(location, NoLocation):
             self.log.deny("location", view, port, REASONS[location.reason], location, flows)
@@ -268,9 +266,9 @@ class _Walk:
         """What the agent settles in the same go: where the port's answer will go."""
         mac = way_back(port, packet.eth_src, packet.src)
         location = view.locate(port, mac, packet.src)
-        if isinstance(location, NoLocation | GatewayEcho):
-            reason = Reason.GATEWAY if isinstance(location, GatewayEcho) else location.reason
-            sentence = f"no location of the answer to {format_ip(packet.src)}: {REASONS[reason]}"
+        if isinstance(location, NoLocation):
+            why = REASONS[location.reason]
+            sentence = f"no location of the answer to {format_ip(packet.src)}: {why}"
             self.log.add("way back", view, port, sentence, tags=location.tags)
             return
         make = self._maker(view).for_location

@@ -162,10 +162,10 @@ class HostView:
         return verdict
 
     def locate(
-        self, port: LocalPort, eth_dst: bytes, ip_dst: bytes
+        self, port: LocalPort, eth_dst: bytes, ip_dst: bytes, *, echo: bool = False
     ) -> Tunnel | Local | GatewayEcho | NoLocation:
         """As ``ondemand.decide.locate``, with all that it needs."""
-        while isinstance(location := locate(self.world, port, eth_dst, ip_dst), Need):
+        while isinstance(location := locate(self.world, port, eth_dst, ip_dst, echo=echo), Need):
             self._fetch(location)
         return location
 

@@ -20,8 +20,6 @@ NXM_0: Final = 0x0000
 NXM_1: Final = 0x0001
 ERICSSON: Final = 0x1000
 BASIC: Final = 0x8000
-#: The class whose payload starts with an experimenter id (OpenFlow 1.3.5 section 7.2.3.2).
-EXPERIMENTER: Final = 0xFFFF
 
 _HAS_MASK: Final = 0x100
 _NUMBER_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}

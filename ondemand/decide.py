@@ -89,8 +89,13 @@ def _dhcp_verdict(flow: Flow, reads: list[Tag]) -> PolicyVerdict | None:
     return None
 
 
-def locate(world: World, port: LocalPort, eth_dst: bytes, ip_dst: bytes) -> Location:
-    """Where does a packet go that ``port`` sends to this MAC and address?"""
+def locate(
+    world: World, port: LocalPort, eth_dst: bytes, ip_dst: bytes, *, echo: bool = False
+) -> Location:
+    """Where does a packet go that ``port`` sends to this MAC and address?
+
+    ``echo``: it is an ICMP echo request, which alone the gateway answers.
+    """
     reads: list[Tag] = [port.tag]
     if eth_dst[0] & 1 or (ip_dst[0] & 0xF0 == 0xE0 if len(ip_dst) == 4 else ip_dst[0] == 0xFF):
         return NoLocation(Reason.MULTICAST, tuple(reads))
@@ -100,7 +105,7 @@ def locate(world: World, port: LocalPort, eth_dst: bytes, ip_dst: bytes) -> Loca
     reads.append(topology_tag(port.vpc))
     subnet = port.subnet
     if subnet.gateways and eth_dst == subnet.gateway_mac:
-        return _routed(world, topology, port, ip_dst, reads)
+        return _routed(world, topology, port, ip_dst, reads, echo=echo)
     holder = holder_of(world, topology, port.vpc, ip_dst, reads)
     if isinstance(holder, Need):
         return holder
@@ -118,13 +123,19 @@ def locate(world: World, port: LocalPort, eth_dst: bytes, ip_dst: bytes) -> Loca
 
 
 def _routed(
-    world: World, topology: Topology, port: LocalPort, ip_dst: bytes, reads: list[Tag]
+    world: World,
+    topology: Topology,
+    port: LocalPort,
+    ip_dst: bytes,
+    reads: list[Tag],
+    *,
+    echo: bool,
 ) -> Location:
     router = topology.router_of(port.subnet.id)
     if router is None:
         return NoLocation(Reason.NO_ROUTER, tuple(reads))
     if ip_dst in router.gateways:
-        return GatewayEcho(tuple(reads))
+        return GatewayEcho(tuple(reads)) if echo else NoLocation(Reason.GATEWAY, tuple(reads))
     subnet, next_hop = router.route(ip_dst), ip_dst
     if isinstance(subnet, Route):
         next_hop = subnet.nexthop

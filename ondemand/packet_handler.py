@@ -152,7 +152,7 @@ class PacketHandler:
             self._send_on(port.ofport, packet, frame, 0)
             return
         echo = frame.tp_src == _ECHO_REQUEST.get(frame.proto) and frame.tp_dst == 0
-        location = locate(self._world, port, frame.eth_dst, frame.dst)
+        location = locate(self._world, port, frame.eth_dst, frame.dst, echo=echo)
         if isinstance(location, Need):
             self._park(location, packet, port, now_s)
             return
@@ -304,8 +304,6 @@ class PacketHandler:
         missed_table: int = -1,
     ) -> Reason | None:
         """Install a location rule; the reason when it says that there is no way."""
-        if isinstance(location, GatewayEcho) and not subject.echo:
-            location = NoLocation(Reason.GATEWAY, location.tags)
         rule = self._maker.for_location(
             self._world.ports, port.subnet.vni, subject.eth_dst, subject.ip_dst, location
         )

@@ -21,7 +21,7 @@ from ondemand.rules import RuleMaker
 from ondemand.slice_cache import RecordChange, record_tag
 from ondemand.slices import SliceKind, kind_of, vpc_slice
 from ondemand.subjects import LocationSubject, ResolveSubject, Subject, VerdictSubject
-from ondemand.verdict import GatewayEcho, Need, NoLocation, Reason
+from ondemand.verdict import Need
 from ondemand.world import World
 from rule_cache.ledger import Entry
 from rule_cache.rule import Rule
@@ -189,11 +189,9 @@ class Rejudge:
                 return None
             return self._maker.for_verdict(port, subject.flow, verdict), verdict.tags
         if isinstance(subject, LocationSubject):
-            location = locate(world, port, subject.eth_dst, subject.ip_dst)
+            location = locate(world, port, subject.eth_dst, subject.ip_dst, echo=subject.echo)
             if isinstance(location, Need):
                 return None
-            if isinstance(location, GatewayEcho) and not subject.echo:
-                location = NoLocation(Reason.GATEWAY, location.tags)
             rule = self._maker.for_location(
                 world.ports, port.subnet.vni, subject.eth_dst, subject.ip_dst, location
             )

@@ -28,9 +28,6 @@ from ondemand.addresses import format_ip
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}"
 _ID = re.compile(ID_PATTERN)
 
-#: IPv4 neighbors are sharded by /24, IPv6 neighbors by /120: 256 addresses a shard. A VM talks to
-#: few subnets, so address blocks keep what a host follows small, and a shard never grows with the VPC.
-SHARD_ADDRESSES = 256
 #: Shards of the MAC pointers (see ``records.MacPointer``), which no address block can tell.
 MAC_SHARDS = 256
 
@@ -81,7 +78,11 @@ def group_slice(group: str) -> str:
 
 
 def neighbor_slice(vpc: str, ip: bytes) -> str:
-    """The slice that holds the neighbor record of ``ip`` (4 or 16 bytes) in a VPC."""
+    """The slice that holds the neighbor record of ``ip`` (4 or 16 bytes) in a VPC.
+
+    IPv4 neighbors are sharded by /24, IPv6 neighbors by /120: 256 addresses a shard. A VM talks to few
+    subnets, so address blocks keep what a host follows small, and a shard never grows with the VPC.
+    """
     return f"nbr/{vpc}/{format_ip(ip[:-1] + bytes(1))}"
 
 

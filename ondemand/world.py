@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ondemand.local_ports import LocalPort
 from ondemand.policy import Policy
-from ondemand.records import Group, Port, SecurityRule
+from ondemand.records import Group, SecurityRule
 from ondemand.slice_cache import SliceCache
 from ondemand.slices import group_slice, vpc_slice
 from ondemand.topology import Topology
@@ -27,8 +27,6 @@ class World:
         self.by_zone: dict[int, LocalPort] = {}
         self._topologies: dict[str, Topology] = {}
         self._policies: dict[tuple[str, ...], Policy] = {}
-        #: Port records of hosts that this agent has no slice of; only ``explain`` fills it.
-        self.remote_ports: dict[str, Port] = {}
 
     def topology(self, vpc: str) -> Topology | None:
         """A VPC's topology; None until its slice came."""

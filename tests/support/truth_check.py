@@ -19,7 +19,7 @@ from ondemand.slices import SliceKind, host_slice, kind_of, vpc_slice
 from ondemand.static_rules import frame_rules, port_rules
 from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
 from ondemand.topology import Topology
-from ondemand.verdict import GatewayEcho, Need, NoLocation, Reason
+from ondemand.verdict import Need
 from ondemand.world import World
 from rule_cache.cookie import is_ours, table_of
 from rule_cache.rule import Rule
@@ -150,11 +150,9 @@ def _decide_once(world: World, maker: RuleMaker, subject: object) -> Decided | N
             port = world.by_zone.get(zone)
             if port is None:
                 return None
-            location = locate(world, port, eth_dst, ip_dst)
+            location = locate(world, port, eth_dst, ip_dst, echo=echo)
             if isinstance(location, Need):
                 return location
-            if isinstance(location, GatewayEcho) and not echo:
-                location = NoLocation(Reason.GATEWAY, location.tags)
             vni = port.subnet.vni
             rule = maker.for_location(world.ports, vni, eth_dst, ip_dst, location)
             return [rule], location.tags

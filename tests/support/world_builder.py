@@ -325,11 +325,11 @@ class SmallWorld:
         raise self._undecided()
 
     def locate(
-        self, port: str, eth_dst: bytes, ip_dst: str | bytes
+        self, port: str, eth_dst: bytes, ip_dst: str | bytes, *, echo: bool = True
     ) -> Tunnel | Local | GatewayEcho | NoLocation:
         ip = parse_ip(ip_dst) if isinstance(ip_dst, str) else ip_dst
         for _ in range(_MAX_NEEDS):
-            location = locate(self.world, self.port(port), eth_dst, ip)
+            location = locate(self.world, self.port(port), eth_dst, ip, echo=echo)
             if not isinstance(location, Need):
                 return location
             self.answer(location)

@@ -191,6 +191,11 @@ def test_every_address_of_the_router_is_its_own(small: SmallWorld, ip: str) -> N
     assert small.locate("a1", GATEWAY_A, ip) == GatewayEcho(("local a1", TOPOLOGY))
 
 
+def test_the_router_answers_nothing_but_ping(small: SmallWorld) -> None:
+    location = small.locate("a1", GATEWAY_A, "10.0.0.1", echo=False)
+    assert location == NoLocation(Reason.GATEWAY, ("local a1", TOPOLOGY))
+
+
 def test_a_static_route_leads_to_its_next_hop(cloud: CloudBuilder, small: SmallWorld) -> None:
     near = small.locate("a1", GATEWAY_A, "192.0.2.1")
     assert isinstance(near, Local)
