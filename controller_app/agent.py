@@ -1,5 +1,8 @@
 """The agent: the engine with its connection to the switch, its slice source and its mailbox.
 
+When a switch connects, its rules are read back first (``switch_read_back``): those that are true stay
+as they are, so that an agent that starts, or comes back, costs no packet of live traffic.
+
 Threads: while a switch is connected, the connection's thread owns the engine; it handles packet-ins as
 they come and everything else when it collects. While none is connected, ``idle`` does the collecting
 instead. All other threads only post into the mailbox and wake the owner up.
@@ -14,12 +17,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from controller_app.decode import failed_cookie
+from controller_app.decode import MalformedMessage, failed_cookie
 from controller_app.encode import Encoder, encode_effects
 from controller_app.flow_mod import EncodeError
-from controller_app.ovsdb_ports import PortGone, PortSeen, TunnelGone, TunnelSeen
+from controller_app.ovsdb_ports import (
+    InterfacesTold,
+    PortGone,
+    PortSeen,
+    TunnelGone,
+    TunnelSeen,
+)
 from controller_app.owner import Connection
 from controller_app.source_link import Answer, SourceLink
+from controller_app.switch_read_back import SwitchReadBack
 from ondemand.engine import Engine
 from ondemand.messages import Effects, Fetch, FlowRemoved, PacketIn
 from ondemand.slices import Lookup, SliceSource
@@ -31,7 +41,12 @@ LOG = logging.getLogger(__name__)
 #: needs (destination, claim, next hop, source). What is left goes on in the next collect.
 MAX_FETCH_ROUNDS: Final = 8
 
-MailboxEvent = Answer | PortSeen | PortGone | TunnelSeen | TunnelGone
+#: Seconds that the switch may take to tell what it holds.
+READ_BACK_TIMEOUT_S: Final = 30.0
+#: Packet-ins that are kept while it does.
+MAX_KEPT: Final = 4096
+
+MailboxEvent = Answer | PortSeen | PortGone | TunnelSeen | TunnelGone | InterfacesTold
 
 
 class Agent:
@@ -56,6 +71,11 @@ class Agent:
         self._datapath_id: int | None = None
         self._meters: set[int] = set()
         self._generation = 0
+        #: While the switch tells what it holds, and what it sent meanwhile.
+        self._reading: SwitchReadBack | None = None
+        self._reading_until_s = 0.0
+        self._kept: deque[PacketIn] = deque(maxlen=MAX_KEPT)
+        self._adopting_since_s: float | None = None
         self._link = SourceLink(source, self.post)
         with self._collecting:
             engine.start()
@@ -89,7 +109,8 @@ class Agent:
         """Counters and sizes, for metrics; read without stopping the engine."""
         engine = self._engine
         return {
-            "connected": self._connection is not None,
+            "connected": self._connection is not None and self._reading is None,
+            "adopting": engine.is_adopting,
             "source_error": engine.source_error,
             "ports": sorted(engine.world.ports),
             "on_demand_rules": engine.ledger_size,
@@ -108,21 +129,37 @@ class Agent:
 
     def connected(self, connection: Connection) -> None:
         with self._collecting:
-            # Rules of an earlier connection are of unknown completeness: start from nothing.
-            connection.send(
-                self._encoder.delete_matching(MAGIC_VALUE, MAGIC_MASK)
-                + self._encoder.report_evictions()
-            )
-            self._meters.clear()
-            self._engine.switch_connected()
+            self._reading = SwitchReadBack(self._engine.pipeline)
+            self._reading_until_s = self._clock() + READ_BACK_TIMEOUT_S
+            self._kept.clear()
+            connection.send(self._encoder.report_evictions() + self._reading.requests())
             self._connection = connection
         LOG.info("switch %016x is connected", connection.id)
 
     def packet_in(self, message: PacketIn) -> None:
+        if self._reading is not None:
+            self._kept.append(message)
+            return
         self._engine.packet_in(message, self._clock())
 
     def flow_removed(self, message: FlowRemoved) -> None:
+        if self._reading is not None:
+            self._reading.gone.add(message.cookie)
+            return
         self._engine.flow_removed(message)
+
+    def statistics(self, message: bytes) -> None:
+        reading = self._reading
+        if reading is None:
+            return
+        try:
+            reading.take(message)
+        except MalformedMessage as error:
+            self._give_up_reading(f"the switch sent {error}")
+            return
+        if reading.done:
+            with self._collecting:
+                self._begin(reading)
 
     def error(self, xid: int, kind: int, code: int, data: bytes) -> None:
         cookie = failed_cookie(data)
@@ -137,15 +174,59 @@ class Agent:
 
     def collect(self, now_s: float) -> bytes:
         with self._collecting:
-            return self._drain(now_s)
+            if self._reading is None:
+                return self._drain(now_s)
+            # What is for the switch is worked out anew from what it holds.
+            self._drain(now_s)
+            self._engine.switch_lost()
+            if now_s > self._reading_until_s:
+                self._give_up_reading(
+                    f"the switch did not tell its rules within {READ_BACK_TIMEOUT_S:g} s"
+                )
+            return b""
 
     def disconnected(self) -> None:
         with self._collecting:
             self._connection = None
+            self._reading = None
             self._engine.switch_lost()
         LOG.warning("the switch is disconnected; its rules stay as they are until it is back")
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _begin(self, reading: SwitchReadBack) -> None:
+        """The switch has told what it holds: go on from there."""
+        self._reading = None
+        try:
+            static, on_demand, rounds = reading.found()
+        except MalformedMessage as error:
+            self._give_up_reading(f"the switch sent {error}")
+            return
+        self._meters = reading.meters
+        self._adopting_since_s = self._clock()
+        self._engine.switch_connected(static, on_demand, rounds)
+        while self._kept:
+            self._engine.packet_in(self._kept.popleft(), self._clock())
+
+    def _give_up_reading(self, reason: str) -> None:
+        """The switch will connect again, and is asked again."""
+        self._warn(f"{reason}; it is asked again on a new connection")
+        if self._connection is not None:
+            self._connection.close()
+
+    def _tell_adopted(self, now_s: float) -> None:
+        if self._adopting_since_s is None or self._engine.is_adopting:
+            return
+        seconds, self._adopting_since_s = now_s - self._adopting_since_s, None
+        count = self._engine.counters.of
+        LOG.info(
+            "rules found in the switch since the start: %d kept, %d replaced, %d deleted;"
+            " the last ones took %.2f s",
+            count("adopted.kept"),
+            count("adopted.replaced"),
+            count("adopted.deleted"),
+            seconds,
+        )
 
     def _drain(self, now_s: float) -> bytes:
         engine = self._engine
@@ -153,6 +234,10 @@ class Agent:
         while mailbox:
             self._handle(mailbox.popleft(), now_s)
         engine.tick(now_s)
+        engine.work(now_s)
+        self._tell_adopted(now_s)
+        if engine.has_work and self._connection is not None:
+            self._connection.wake()
         if not engine.has_effects:
             return b""
         out = b""
@@ -179,6 +264,8 @@ class Agent:
                 engine.tunnel_plugged(event.ofport)
             case TunnelGone():
                 engine.tunnel_plugged(0)
+            case InterfacesTold():
+                engine.interfaces_known()
             case _:
                 engine.slice_event(event, now_s)
 

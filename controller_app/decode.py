@@ -213,6 +213,11 @@ class PacketInDecoder:
         return plan
 
 
+def xid_of(buf: bytes, start: int) -> int:
+    """The transaction id of the message that starts there."""
+    return int.from_bytes(buf[start + 4 : start + 8], "big")
+
+
 def packet_in_cookie(buf: bytes, start: int, end: int) -> int:
     """The cookie of the rule that sent a packet-in, -1 when the message is too short for one."""
     return int.from_bytes(buf[start + 16 : start + 24], "big") if end - start >= 24 else -1

@@ -26,7 +26,9 @@ from ondemand.messages import Effects, SetMeter
 from ondemand.pipeline import ON_DEMAND, P_DEFAULT, Pipeline, Table
 from rule_cache.rule import Arg, Meter, Rule, Shape
 
-_PACKET_OUT, _BARRIER_REQUEST, _SET_ASYNC, _METER_MOD = 13, 20, 28, 29
+_EXPERIMENTER, _PACKET_OUT, _BARRIER_REQUEST, _SET_ASYNC, _METER_MOD = 4, 13, 20, 28, 29
+#: Nicira's experimenter id and the number of its message (nicira-ext.h).
+_NICIRA, _CT_FLUSH_ZONE = 0x2320, 29
 _DELETE: Final = 3
 _ALL_TABLES: Final = 0xFF
 _ALL_BITS: Final = 0xFFFFFFFFFFFFFFFF
@@ -41,6 +43,7 @@ _pack_packet_out = struct.Struct(">BBHIIIH6x").pack
 _pack_u64 = struct.Struct(">Q").pack
 _pack_u32_padded = struct.Struct(">I4x").pack
 _pack_set_async = struct.Struct(">BBHIIIIIII").pack
+_pack_flush_zone = struct.Struct(">BBHIII6xH").pack
 _pack_barrier = struct.Struct(">BBHI").pack
 _pack_meter = struct.Struct(">BBHIHHI").pack
 _pack_band = struct.Struct(">HHII4x").pack
@@ -147,6 +150,14 @@ class Encoder:
         """
         return _pack_set_async(VERSION, _SET_ASYNC, 32, 0, 0x3, 0, 0x7, 0, 0x3F, 0)
 
+    def flush_zone(self, zone: int) -> bytes:
+        """Forget all connections of a conntrack zone.
+
+        NXT_CT_FLUSH_ZONE of Open vSwitch (since 2.6, ovs-ofctl(8) "ct-flush-zone"): an experimenter
+        message, done in order with the flow-mods around it.
+        """
+        return _pack_flush_zone(VERSION, _EXPERIMENTER, 24, zone, _NICIRA, _CT_FLUSH_ZONE, zone)
+
     def meter_mod(self, meter: SetMeter, *, exists: bool) -> bytes:
         """Add, change or (rate 0) delete a meter.
 
@@ -183,20 +194,16 @@ def encode_effects(
 
     ``generation`` is that of the packet-outs, a number that the last batches did not have (32 bits).
 
-    ``meters`` are the meters that the switch is known to have; it is brought up to date. One that is
-    not known may be left from an earlier agent, so it is deleted first, which never fails, but takes
-    the rules that use it along.
+    ``meters`` are the meters that the switch has; it is brought up to date.
 
     Raises:
         EncodeError: a rule or a frame does not fit; ``meters`` is as it was.
     """
     out = [encoder.delete(cookie) for cookie in effects.deletes]
+    out += [encoder.flush_zone(zone) for zone in effects.flush_zones]
     known = set(meters) if effects.meters else meters
     for meter in effects.meters:
-        exists = meter.meter in known
-        if meter.rate and not exists:
-            out.append(encoder.meter_mod(SetMeter(meter.meter, 0, 0), exists=True))
-        out.append(encoder.meter_mod(meter, exists=exists))
+        out.append(encoder.meter_mod(meter, exists=meter.meter in known))
         if meter.rate:
             known.add(meter.meter)
         else:
@@ -204,9 +211,13 @@ def encode_effects(
     add = encoder.add
     out += [add(rule, cookie) for cookie, rule in effects.adds]
     out += [encoder.packet_out(*packet, generation) for packet in effects.packet_outs]
-    if effects.after_barrier:
+    if effects.after_barrier or effects.late_deletes:
         out.append(encoder.barrier(EFFECTS_BARRIER_XID))
         out += [add(rule, cookie) for cookie, rule in effects.after_barrier]
+    if effects.late_deletes:
+        # A mark that the old rules let pass must meet the new ones when they go.
+        out.append(encoder.barrier(EFFECTS_BARRIER_XID))
+        out += [encoder.delete(cookie) for cookie in effects.late_deletes]
     if effects.meters:
         meters.clear()
         meters |= known

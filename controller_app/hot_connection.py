@@ -36,9 +36,11 @@ from controller_app.decode import (
     flow_removed_cookie,
     packet_in_cookie,
     split,
+    xid_of,
 )
 from controller_app.flow_mod import VERSION
-from controller_app.owner import Owner, OwnerLoan
+from controller_app.flow_stats import MULTIPART_REPLY_HEAD
+from controller_app.owner import Owner, OwnerLoan, is_owners
 from controller_app.socket_writer import HIGH_WATER_BYTES, SocketWriter
 from controller_app.wake_fd import WakeFd
 from rule_cache.cookie import is_ours
@@ -245,6 +247,8 @@ class HotDatapath(controller.Datapath):
                     owner.packet_in(self._decoder.decode(buf, start, end))
                 elif head == FLOW_REMOVED_HEAD and is_ours(flow_removed_cookie(buf, start, end)):
                     owner.flow_removed(decode_flow_removed(buf, start, end))
+                elif head == MULTIPART_REPLY_HEAD and is_owners(xid_of(buf, start)):
+                    owner.statistics(buf[start:end])
                 else:
                     if head == ERROR_HEAD:
                         owner.error(*decode_error(buf, start, end))

@@ -49,6 +49,13 @@ class TunnelGone:
 
 
 @dataclass(frozen=True, slots=True)
+class InterfacesTold:
+    """All that was on the bridge when the watch began has been told."""
+
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
 class BridgeGone:
     """Somebody removed the bridge; ``Ovsdb.ensure_bridge`` makes it again."""
 
@@ -57,12 +64,32 @@ class BridgeGone:
 
 @dataclass(frozen=True, slots=True)
 class LockLost:
-    """Another agent serves the bridge now; this one must stop writing to it."""
+    """Another agent serves the bridge now; this one must stop writing to it.
+
+    ``taken`` says that it took the lock away, False that it was the faster one after a gap.
+    """
+
+    bridge: str
+    taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchConnected:
+    """ovs-vswitchd says that it is connected to its controller, the agent."""
 
     bridge: str
 
 
-OvsdbEvent: TypeAlias = PortSeen | PortGone | TunnelSeen | TunnelGone | BridgeGone | LockLost
+OvsdbEvent: TypeAlias = (
+    PortSeen
+    | PortGone
+    | TunnelSeen
+    | TunnelGone
+    | InterfacesTold
+    | BridgeGone
+    | LockLost
+    | SwitchConnected
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from ondemand.messages import FlowRemoved, PacketIn
+
+#: Upper half of the xids of the owner's own multipart requests; os-ken counts up from a random number
+#: and would have to count for days to get there.
+OWNER_XID: Final = 0x0D5E0000
+
+
+def is_owners(xid: int) -> bool:
+    """Whether a request with this xid was the owner's."""
+    return xid & 0xFFFF0000 == OWNER_XID
 
 
 class Connection(Protocol):
@@ -44,6 +53,9 @@ class Owner(Protocol):
 
     def flow_removed(self, message: FlowRemoved) -> None:
         """The switch dropped a rule with one of our cookies."""
+
+    def statistics(self, message: bytes) -> None:
+        """A multipart reply to a request of the owner's (``is_owners``)."""
 
     def error(self, xid: int, kind: int, code: int, data: bytes) -> None:
         """The switch refused a request, ours or another app's; see ``decode.decode_error``."""

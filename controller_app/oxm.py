@@ -46,6 +46,7 @@ class Oxm:
 
 _NUMBERS: Final = {
     Field.IN_PORT: (BASIC, 0),
+    Field.REG2: (NXM_1, 2),
     Field.REG3: (NXM_1, 3),
     Field.REG4: (NXM_1, 4),
     Field.REG5: (NXM_1, 5),

@@ -47,6 +47,9 @@ class SourceLink:
         try:
             return self._source.get_many([(r.slice, r.key) for r in requests])
         except SourceError as error:
+            if self._error is None:
+                # Until one of them is answered nobody asks again; then the source is back.
+                self._requests.put(requests[0])
             self._lost(error)
             return []
 
@@ -69,9 +72,6 @@ class SourceLink:
                     self._answer(request)
                 except SourceError as error:
                     self._lost(error)
-                    if isinstance(request, Fetch):
-                        # The packet that asked will not wait that long; the next one asks again.
-                        break
                     self._closing.wait(pause_s)
                     pause_s = min(pause_s * 2, RETRY_MAX_S)
                 else:

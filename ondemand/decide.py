@@ -14,6 +14,7 @@ from ondemand.records import Direction, MacPointer, Route, Subnet
 from ondemand.slice_cache import mac_place
 from ondemand.topology import Topology
 from ondemand.verdict import (
+    SOURCE_TAG,
     Allow,
     Answer,
     Deny,
@@ -49,6 +50,13 @@ def reads_source_port(flow: Flow) -> bool:
 def judge(world: World, port: LocalPort, flow: Flow) -> PolicyVerdict:
     """May the port begin (EGRESS) or receive (INGRESS) this connection?"""
     reads: list[Tag] = [port.tag]
+    verdict = _judge(world, port, flow, reads)
+    if world.source_down and isinstance(verdict, Need):
+        return Deny(Reason.SOURCE_UNREACHABLE, (*reads, SOURCE_TAG))
+    return verdict
+
+
+def _judge(world: World, port: LocalPort, flow: Flow, reads: list[Tag]) -> PolicyVerdict:
     if flow.protocol == UDP:
         dhcp = _dhcp_verdict(flow, reads)
         if dhcp is not None:
@@ -97,6 +105,21 @@ def locate(
     ``echo``: it is an ICMP echo request, which alone the gateway answers.
     """
     reads: list[Tag] = [port.tag]
+    location = _locate(world, port, eth_dst, ip_dst, reads, echo=echo)
+    if world.source_down and isinstance(location, Need):
+        return NoLocation(Reason.SOURCE_UNREACHABLE, (*reads, SOURCE_TAG))
+    return location
+
+
+def _locate(
+    world: World,
+    port: LocalPort,
+    eth_dst: bytes,
+    ip_dst: bytes,
+    reads: list[Tag],
+    *,
+    echo: bool,
+) -> Location:
     if eth_dst[0] & 1 or (ip_dst[0] & 0xF0 == 0xE0 if len(ip_dst) == 4 else ip_dst[0] == 0xFF):
         return NoLocation(Reason.MULTICAST, tuple(reads))
     topology = world.topology(port.vpc)
@@ -181,6 +204,13 @@ def way_back(port: LocalPort, remote_mac: bytes, remote: bytes) -> bytes:
 def resolve(world: World, port: LocalPort, target: bytes) -> Resolution:
     """Who answers when ``port`` asks for ``target`` by ARP or neighbor discovery?"""
     reads: list[Tag] = [port.tag]
+    resolution = _resolve(world, port, target, reads)
+    if world.source_down and isinstance(resolution, Need):
+        return NoAnswer(Reason.SOURCE_UNREACHABLE, (*reads, SOURCE_TAG))
+    return resolution
+
+
+def _resolve(world: World, port: LocalPort, target: bytes, reads: list[Tag]) -> Resolution:
     topology = world.topology(port.vpc)
     if topology is None:
         return Need("vpc/" + port.vpc, "")

@@ -6,6 +6,9 @@ return nothing; ``take`` hands over the effects that have collected.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
+
+from ondemand.adoption import Adoption, FoundRule
 from ondemand.counters import Counters
 from ondemand.installer import RESEND_AFTER_S, Installer
 from ondemand.local_ports import LocalPort
@@ -13,19 +16,25 @@ from ondemand.messages import Effects, Fetch, FlowRemoved, Follow, Forget, Packe
 from ondemand.packet_handler import PacketHandler
 from ondemand.pipeline import Pipeline
 from ondemand.port_manager import PortManager
+from ondemand.read_back import found_ports
 from ondemand.rejudge import Rejudge
 from ondemand.rules import RuleMaker
 from ondemand.settings import Settings
 from ondemand.slice_cache import Applied, SliceCache
 from ondemand.slices import Lookup, Snapshot, SourceEvent, SourceState, vpc_slice
-from ondemand.verdict import Need
+from ondemand.verdict import SOURCE_TAG, Need
 from ondemand.waiting_room import WaitingRoom
 from ondemand.world import World
-from rule_cache.cookie import Cookies
+from rule_cache.cookie import ROUNDS, Cookies
+from rule_cache.rule import Rule
 
 #: How an evicted rule comes back: OFPRR_EVICTION, OpenFlow 1.4 section 7.4.2, which OVS sends as
 #: "delete" to a 1.3 controller.
 _REASONS = {0: "idle", 1: "hard", 2: "delete", 4: "meter_delete", 5: "eviction"}
+
+
+#: Rules that are judged between two reads of the socket: about a millisecond.
+WORK_RULES = 50
 
 
 class Engine:
@@ -45,8 +54,9 @@ class Engine:
         self.counters = Counters()
         self.cache = SliceCache(settings.neighbor_cache_bytes)
         self.world = World(self.cache, tunnel_ip)
+        self._cookies = Cookies(round_number)
         self._installer = Installer(
-            Cookies(round_number),
+            self._cookies,
             max_rules=settings.max_rules,
             max_rules_per_owner=settings.max_rules_per_port,
         )
@@ -65,6 +75,7 @@ class Engine:
             counters=self.counters,
             first_epoch=first_epoch,
             on_change=self._port_changed,
+            on_narrowed=self._port_narrowed,
             on_gone=self._port_gone,
         )
         self._packets = PacketHandler(
@@ -78,6 +89,15 @@ class Engine:
         )
         self._rejudge = Rejudge(self.world, self._installer, self._maker, self._ports)
         self._changed_ports: list[str] = []
+        #: What was found in the switch and is not settled yet; None: all is.
+        self._adoption: Adoption | None = None
+        #: Whether ``work`` may begin with it: it is known which ports are plugged.
+        self._interfaces_known = False
+        #: Whether what an earlier agent held is known, so that every change since is told as one.
+        self._past_is_known = False
+        self._is_sweeping = False
+        #: Packet-ins of ports that the switch serves already and this agent does not yet.
+        self._early: list[PacketIn] = []
         #: Why the source cannot answer, None while it can.
         self.source_error: str | None = None
 
@@ -110,21 +130,114 @@ class Engine:
         """Begin: follow the host's own slice."""
         self._ports.start()
 
-    def switch_connected(self) -> None:
-        """The switch is there and holds no rule of ours: program what is always there."""
+    def switch_connected(
+        self,
+        static: Iterable[tuple[int, Rule]] = (),
+        on_demand: Iterator[FoundRule] | None = None,
+        rounds: Collection[int] = (),
+    ) -> None:
+        """The switch is there, and holds these rules of ours.
+
+        ``static`` are the rules that do not come and go with traffic. ``on_demand`` are all others,
+        which ``work`` takes and judges by and by; ``rounds`` are the cookie rounds of all.
+        """
         self._installer.lost()
-        self._ports.switch_connected()
+        self._rejudge.lost()
+        self._rejudge.holds_epochs = True
+        if self._cookies.round_number in rounds:
+            free = (n for n in range(ROUNDS) if n not in rounds)
+            self._cookies.start_round(next(free, self._cookies.round_number))
+        static = list(static)
+        self._installer.found_static(static)
+        self._adoption = Adoption(
+            on_demand if on_demand is not None else iter(()),
+            world=self.world,
+            installer=self._installer,
+            rejudge=self._rejudge,
+            pipeline=self.pipeline,
+        )
+        self._is_sweeping = False
+        self._ports.switch_connected(found_ports(self.pipeline, [rule for _, rule in static]))
+        self._changed_ports.clear()
 
     def switch_lost(self) -> None:
         """The connection is gone; the switch keeps what it has, this side starts over."""
         self._installer.lost()
+        self._rejudge.lost()
+        self._rejudge.holds_epochs = True
+        self._adoption = None
+        self._early.clear()
+
+    def interfaces_known(self) -> None:
+        """All interfaces that are on the bridge have been told by ``port_plugged``."""
+        self._interfaces_known = True
+
+    def past_known(self) -> None:
+        """The cache was filled with what an earlier agent held when it ended."""
+        self._past_is_known = True
+
+    @property
+    def is_adopting(self) -> bool:
+        """Whether rules that were found in the switch are still to be settled."""
+        return self._adoption is not None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``work`` has something to do now."""
+        adoption = self._adoption
+        return self._rejudge.has_work or (
+            adoption is not None and self._is_sweeping and (adoption.has_work or adoption.done)
+        )
+
+    def work(self, now_s: float, limit: int = WORK_RULES) -> None:
+        """Judge some of the rules that wait for it; call it between reads of the socket."""
+        self._rejudge.work(limit, now_s)
+        adoption = self._adoption
+        if adoption is None:
+            return
+        if not self._is_sweeping:
+            if not (self._interfaces_known and self._ports.is_settled):
+                return
+            # It is known now who is here: what belongs to nobody can go.
+            self._is_sweeping = True
+            self._installer.sweep_found()
+            self._ports.sweep_found()
+        if adoption.has_work:
+            adoption.work(limit, now_s)
+        if adoption.done:
+            self._end_adoption(adoption)
+
+    def _end_adoption(self, adoption: Adoption) -> None:
+        self._adoption = None
+        result = adoption.result
+        for name in ("kept", "replaced", "deleted"):
+            self.counters.add(f"adopted.{name}", count=getattr(result, name))
+        if not self._past_is_known:
+            # Whoever may have lost a right meanwhile, this agent cannot know.
+            for port in self.world.ports.values():
+                self._rejudge.narrow(port)
+            self._past_is_known = True
+        self._rejudge.holds_epochs = False
+        self._rejudge.move_epochs()
 
     def packet_in(self, packet: PacketIn, now_s: float) -> None:
+        if self._adoption is not None and not self._packets.knows(packet):
+            self._keep_early(packet)
+            return
         self._packets.handle(packet, now_s)
+
+    def _keep_early(self, packet: PacketIn) -> None:
+        """Its port is served by the switch, so it is about to be known here as well."""
+        if not self._is_sweeping and len(self._early) < self.settings.max_parked:
+            self._early.append(packet)
+        else:
+            self.counters.add("packet_in.unknown_port")
 
     def flow_removed(self, removed: FlowRemoved) -> None:
         """The switch dropped a rule by itself, or confirms a delete (then it is unknown here)."""
         entry = self._installer.removed(removed.cookie)
+        if entry is None and self._adoption is not None:
+            self._adoption.removed(removed.cookie)
         if entry is not None:
             self.counters.add(f"rule_removed.{_REASONS.get(removed.reason, 'other')}")
 
@@ -159,11 +272,7 @@ class Engine:
     def slice_event(self, event: SourceEvent, now_s: float) -> None:
         """What a watch delivered."""
         if isinstance(event, SourceState):
-            self.source_error = event.error
-            self.counters.add("source.lost" if event.error else "source.back")
-            if event.error is None:
-                again = [Fetch(need.slice, need.key) for need in self._waiting.ask_again(now_s)]
-                self._installer.effects.requests += again
+            self._source_state(event, now_s)
             return
         loading = isinstance(event, Snapshot) and self.cache.whole(event.slice) is None
         applied = self.cache.apply(event)
@@ -174,6 +283,17 @@ class Engine:
             self._ports.settle_all()
             self._judge_changed_ports(now_s)
         self._release(Need(event.slice, ""), now_s)
+
+    def _source_state(self, event: SourceState, now_s: float) -> None:
+        self.source_error = event.error
+        self.counters.add("source.lost" if event.error else "source.back")
+        self.world.source_down = event.error is not None
+        if event.error is None:
+            again = [Fetch(need.slice, need.key) for need in self._waiting.ask_again(now_s)]
+            self._installer.effects.requests += again
+            self._rejudge.judge_tags((SOURCE_TAG,), now_s)
+            if self._adoption is not None:
+                self._adoption.source_back()
 
     def fetched(self, lookup: Lookup, now_s: float) -> None:
         """The answer to a Fetch."""
@@ -190,6 +310,7 @@ class Engine:
 
     def tick(self, now_s: float) -> None:
         """A few times a second: let deadlines pass."""
+        self._judge_changed_ports(now_s)
         self._rejudge.tick(now_s)
         if len(self._waiting):
             for need, zones in self._waiting.expire(now_s).items():
@@ -227,9 +348,17 @@ class Engine:
     def _release(self, need: Need, now_s: float) -> None:
         for packet in self._waiting.release(need):
             self._packets.resume(packet, now_s)
+        if self._adoption is not None:
+            self._adoption.answered(need)
+        if self.world.source_down:
+            # An answer that was on its way; what was denied for want of it may be known now.
+            self._rejudge.judge_tags((SOURCE_TAG,), now_s)
 
     def _port_changed(self, port: LocalPort) -> None:
         self._changed_ports.append(port.tag)
+
+    def _port_narrowed(self, port: LocalPort) -> None:
+        self._rejudge.narrow(port)
 
     def _port_gone(self, port: LocalPort) -> None:
         self._changed_ports.append(port.tag)
@@ -240,6 +369,10 @@ class Engine:
         if self._changed_ports:
             tags, self._changed_ports = self._changed_ports, []
             self._rejudge.judge_tags(tags, now_s)
+            early, self._early = self._early, []
+            for packet in early:
+                self.packet_in(packet, now_s)
+        self._rejudge.move_epochs()
 
 
 __all__ = ["Engine"]

@@ -34,6 +34,8 @@ class Installer:
         self._withdrawn: set[int] = set()
         #: Of a rule that takes another one's place: that one's cookie, should this one not get there.
         self._replaced: dict[int, int] = {}
+        #: Static rules that were found in the switch and that nobody has asked for yet.
+        self._found: dict[RuleKey, tuple[int, Rule]] = {}
 
     def take(self) -> Effects:
         """What is to be sent since the last call."""
@@ -79,6 +81,23 @@ class Installer:
         self.ledger.remove(entry.cookie)
         self._unsend(entry.cookie)
 
+    def adopt(
+        self,
+        cookie: int,
+        rule: Rule,
+        tags: tuple[Tag, ...],
+        owner: int,
+        subject: Subject,
+        now_s: float,
+    ) -> None:
+        """Enter a rule that the switch holds under this cookie, and that is true."""
+        for old in self.ledger.adopt(cookie, rule, tags, owner, subject, now_s):
+            self._unsend(old)
+
+    def discard(self, cookie: int) -> None:
+        """Delete a rule that the switch holds and that is in no list here."""
+        self.effects.deletes.append(cookie)
+
     def delete_owned(self, owner: int) -> None:
         """Delete all on-demand rules on one port's account."""
         for cookie in self.ledger.cookies_of_owner(owner):
@@ -112,11 +131,11 @@ class Installer:
         if before is not None:
             self._replaced[new] = before
 
-    def _unsend(self, cookie: int) -> None:
+    def _unsend(self, cookie: int, *, late: bool = False) -> None:
         """A rule must go from the switch, or not get there."""
         before = self._replaced.pop(cookie, None)
         if cookie not in self._unsent:
-            self.effects.deletes.append(cookie)
+            (self.effects.late_deletes if late else self.effects.deletes).append(cookie)
         else:
             self._withdraw(cookie)
             if before is not None:
@@ -133,15 +152,20 @@ class Installer:
     ) -> None:
         """Make ``rules`` the static rules called ``name``, sending only what differs.
 
-        Rules whose shape is named in ``late`` are sent behind a barrier.
+        Rules whose shape is named in ``late`` are sent, or deleted, behind a barrier. What was found in
+        the switch, and is the same, stays there under its old cookie.
         """
         wanted = {rule.key: rule for rule in rules}
         have = self._static.setdefault(name, {})
         for key in [key for key in have if key not in wanted]:
-            cookie, _ = have.pop(key)
-            self._unsend(cookie)
+            cookie, gone = have.pop(key)
+            self._unsend(cookie, late=gone.shape.name in late)
         for key, rule in wanted.items():
             old = have.get(key)
+            if old is None:
+                old = self._found.pop(key, None)
+                if old is not None and old[1] == rule:
+                    have[key] = old
             if old is not None and old[1] == rule:
                 continue
             cookie = self._cookies.next(rule.shape.table)
@@ -154,6 +178,17 @@ class Installer:
         if not have:
             del self._static[name]
 
+    def found_static(self, rules: Iterable[tuple[int, Rule]]) -> None:
+        """Static rules that are in the switch: each stays until it is asked for, or swept."""
+        self._found = {rule.key: (cookie, rule) for cookie, rule in rules}
+
+    def sweep_found(self) -> int:
+        """Delete what was found and nobody asked for; how many rules that were."""
+        swept = len(self._found)
+        self.effects.deletes += [cookie for cookie, _ in self._found.values()]
+        self._found = {}
+        return swept
+
     def static_rules(self) -> list[tuple[int, Rule]]:
         return [item for rules in self._static.values() for item in rules.values()]
 
@@ -164,4 +199,5 @@ class Installer:
         self._unsent.clear()
         self._withdrawn.clear()
         self._replaced.clear()
+        self._found.clear()
         self.effects = Effects(requests=self.effects.requests, warnings=self.effects.warnings)

@@ -6,6 +6,7 @@ it is both and its VPC's slice tells its subnet. Only an active port has a zone,
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 
 from ondemand.records import Port, Subnet
@@ -24,6 +25,8 @@ class LocalPort:
     zone: int
     #: Policy epoch, stamped into ct_mark; 1..2**32-1.
     epoch: int
+    #: Epochs of single remote addresses whose connections had to be judged again, but no others.
+    remote_epochs: dict[bytes, int] = field(default_factory=dict)
     tag: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,6 +42,15 @@ class LocalPort:
         return (*dict.fromkeys([self.record.mac, *(pair.mac for pair in self.record.pairs)]),)
 
 
+def port_mark(port: str) -> int:
+    """A port's id as 32 bits, by which a zone found in the switch is known to be this port's.
+
+    Two ids with one mark do no harm unless one of them takes the place of the other while no agent
+    runs; then it would get the other's connections, and each of them is judged by its own policy.
+    """
+    return zlib.crc32(port.encode())
+
+
 def port_tag(port: str) -> str:
     """The tag of "is this port active here, and what is its record"."""
     return "local " + port
@@ -50,12 +62,24 @@ class Zones:
     def __init__(self) -> None:
         self._free: dict[int, None] = {}
         self._next = 1
+        #: Zones at ``_next`` and above that are in use already.
+        self._reserved: set[int] = set()
+
+    def reserve(self, zone: int) -> None:
+        """A zone found in use, by a port or by one that is yet to come; idempotent."""
+        if zone >= self._next:
+            self._reserved.add(zone)
+        else:
+            self._free.pop(zone, None)
 
     def take(self) -> int:
         """A zone that no port has; LookupError when all 65,535 are taken."""
-        if self._next <= MAX_ZONE:
+        while self._next <= MAX_ZONE:
             self._next += 1
-            return self._next - 1
+            if self._next - 1 in self._reserved:
+                self._reserved.discard(self._next - 1)
+            else:
+                return self._next - 1
         if not self._free:
             raise LookupError(f"all {MAX_ZONE} conntrack zones of this host are taken")
         zone = next(iter(self._free))

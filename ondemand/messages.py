@@ -98,6 +98,8 @@ class Effects:
 
     #: Cookies of rules to delete.
     deletes: list[int] = field(default_factory=list)
+    #: Conntrack zones to empty: a port gets a zone that somebody else may have had.
+    flush_zones: list[int] = field(default_factory=list)
     meters: list[SetMeter] = field(default_factory=list)
     adds: list[tuple[int, Rule]] = field(default_factory=list)
     #: (in_port, tun_id, frame): each is put through the pipeline from its first table. ``tun_id`` is
@@ -105,6 +107,8 @@ class Effects:
     packet_outs: list[tuple[int, int, bytes]] = field(default_factory=list)
     #: A second group of rules, sent behind a barrier: a policy epoch moves after the rules it needs.
     after_barrier: list[tuple[int, Rule]] = field(default_factory=list)
+    #: Rules to delete behind that barrier: epochs of single addresses that a new epoch makes needless.
+    late_deletes: list[int] = field(default_factory=list)
     requests: list[SourceRequest] = field(default_factory=list)
     #: Sentences for the log: bad records, a port whose slice has no such port.
     warnings: list[str] = field(default_factory=list)
@@ -112,10 +116,12 @@ class Effects:
     def __bool__(self) -> bool:
         return bool(
             self.deletes
+            or self.flush_zones
             or self.adds
             or self.packet_outs
             or self.meters
             or self.after_barrier
+            or self.late_deletes
             or self.requests
             or self.warnings
         )

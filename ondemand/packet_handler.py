@@ -75,6 +75,12 @@ class PacketHandler:
         }
         self._tables = {pipeline.number(table): table for table in Table}
 
+    def knows(self, packet: PacketIn) -> bool:
+        """Whether the packet's port is here."""
+        table = self._tables.get(packet.table)
+        zone = packet.target_zone if table is _INGRESS_VERDICT else packet.source_zone
+        return zone in self._world.by_zone
+
     def handle(self, packet: PacketIn, now_s: float) -> None:
         """A packet-in as it comes from the switch."""
         table = self._tables.get(packet.table)

@@ -21,7 +21,9 @@ id  table               what it does                                            
 
 The policy epoch of a port stands in its two rules of a state table and nowhere else: ``judged``
 compares it with the connection's ct_mark, ``not_judged`` puts it into reg4, from where a commit stamps
-it. So moving an epoch costs four rules, however many verdicts are installed.
+it. So moving an epoch costs four rules, however many verdicts are installed. Where only one remote
+address has to be looked at again, ``judged_remote`` and ``not_judged_remote`` do the same for that
+address with an epoch of its own, and all other connections stay as they are.
 
 Verdict rules match the *original* tuple of the connection (ct_nw_dst, ct_tp_dst, ...), so that a reply
 whose connection is judged again, and an ICMP error related to it, meet the rule of the connection and
@@ -334,6 +336,9 @@ class Pipeline:
         self.invalid: dict[Direction, Shape] = {}
         self.judged: dict[Direction, Shape] = {}
         self.not_judged: dict[Direction, Shape] = {}
+        #: By direction of the table, family, and whether packets travel in the reply direction.
+        self.judged_remote: dict[tuple[Direction, int, bool], Shape] = {}
+        self.not_judged_remote: dict[tuple[Direction, int, bool], Shape] = {}
         for direction, table, verdict, onward, register in (
             (
                 Direction.EGRESS,
@@ -377,6 +382,44 @@ class Pipeline:
                 [Eq(register, _ZONE)],
                 [SetField(Field.REG4, _EPOCH), self._to(verdict)],
             )
+            for family in (4, 6):
+                for reply in (False, True):
+                    remote = self._remote(direction, family, reply=reply)
+                    match = [
+                        Eq(register, _ZONE),
+                        Eq(
+                            Field.CT_STATE,
+                            _VALID | (CtState.RPL if reply else 0),
+                            _DIRECTED_MASK,
+                        ),
+                        _eth(family),
+                        Eq(remote, _REMOTE),
+                    ]
+                    which = f"{name}_v{family}_{'reply' if reply else 'original'}"
+                    self.judged_remote[direction, family, reply] = self._shape(
+                        f"judged_remote_{which}",
+                        table,
+                        P_PORT + 20,
+                        [*match, Eq(Field.CT_MARK, _EPOCH)],
+                        [self._to(onward)],
+                    )
+                    self.not_judged_remote[direction, family, reply] = self._shape(
+                        f"not_judged_remote_{which}",
+                        table,
+                        P_PORT + 10,
+                        match,
+                        [SetField(Field.REG4, _EPOCH), self._to(verdict)],
+                    )
+
+    @staticmethod
+    def _remote(direction: Direction, family: int, *, reply: bool) -> Field:
+        """Where the original tuple has the remote end: it is the destination of what the port began,
+        the source of what it received.
+        """
+        begun_by_port = (direction is Direction.EGRESS) != reply
+        if family == 4:
+            return Field.CT_NW_DST if begun_by_port else Field.CT_NW_SRC
+        return Field.CT_IPV6_DST if begun_by_port else Field.CT_IPV6_SRC
 
     def _verdicts(self) -> None:
         """``verdict[table's direction, family, l4, reply, connection]`` -> (allow, deny).
@@ -430,11 +473,8 @@ class Pipeline:
     def _stateful(
         self, direction: Direction, family: int, l4: L4, *, reply: bool, connection: bool
     ) -> tuple[Shape, Shape]:
-        src = Field.CT_NW_SRC if family == 4 else Field.CT_IPV6_SRC
-        dst = Field.CT_NW_DST if family == 4 else Field.CT_IPV6_DST
-        # The remote end is the destination of what the port began, the source of what it received.
-        begun_by_port = (direction is Direction.EGRESS) != reply
-        remote, local = (dst, src) if begun_by_port else (src, dst)
+        remote = self._remote(direction, family, reply=reply)
+        local = self._remote(direction, family, reply=not reply)
         register = self._register(direction)
         state = _VALID | (CtState.RPL if reply else 0)
         match = [
@@ -698,5 +738,6 @@ class Pipeline:
             Table.DELIVER,
             P_PORT,
             [Eq(Field.REG7, _ZONE)],
-            [Output(Arg("ofport"))],
+            # reg2 is for nobody to read but an agent that starts: it says whose zone this is.
+            [SetField(Field.REG2, Arg("port")), Output(Arg("ofport"))],
         )

@@ -6,13 +6,14 @@ the VPC's slice last. Whenever one of them changes, ``settle`` works out what th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from ondemand.counters import Counters
 from ondemand.installer import Installer
-from ondemand.local_ports import LocalPort, Zones
+from ondemand.local_ports import LocalPort, Zones, port_mark
 from ondemand.messages import Follow, Forget, SetMeter
 from ondemand.pipeline import Pipeline
+from ondemand.read_back import FoundPort
 from ondemand.records import Port, Subnet, port_key
 from ondemand.settings import Settings
 from ondemand.slices import group_slice, host_slice, vpc_slice
@@ -20,11 +21,17 @@ from ondemand.static_rules import frame_rules, port_rules
 from ondemand.world import World
 
 _MAX_EPOCH = 0xFFFFFFFF
+#: Remote addresses of one port with an epoch of their own; beyond that its whole epoch moves.
+MAX_REMOTE_EPOCHS = 64
 _FRAME = "frame"
 
 
 class PortManager:
-    """Owns the life of local ports. ``on_change`` and ``on_gone`` are told what became of a port."""
+    """Owns the life of local ports.
+
+    ``on_change``, ``on_narrowed`` and ``on_gone`` are told what became of a port; ``on_narrowed`` is to
+    have its connections judged again, by ``bump_epoch``, once its rules are.
+    """
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class PortManager:
         counters: Counters,
         first_epoch: int,
         on_change: Callable[[LocalPort], None],
+        on_narrowed: Callable[[LocalPort], None],
         on_gone: Callable[[LocalPort], None],
     ) -> None:
         self._host_slice = host_slice(host)
@@ -52,18 +60,59 @@ class PortManager:
         self._tunnel_port = 0
         self._warned: dict[str, str] = {}
         self._held: set[str] = set()
+        #: What an earlier agent left in the switch, by mark, of ports that are not here yet.
+        self._found: dict[int, FoundPort] = {}
+        #: Until the switch was seen, nobody knows which zones are in use.
+        self._seen_switch = False
         self._on_change = on_change
+        self._on_narrowed = on_narrowed
         self._on_gone = on_gone
 
     def start(self) -> None:
         self.refresh_holdings()
 
-    def switch_connected(self) -> None:
-        """The switch has no rules of ours: program the frame and every active port."""
+    def switch_connected(self, found: Iterable[FoundPort] = ()) -> None:
+        """The switch is there, with the rules of these ports: program what it lacks."""
+        self._read_back(found)
+        self._seen_switch = True
         self._installer.set_static(_FRAME, frame_rules(self._pipeline))
         for port in self._world.ports.values():
             self._set_meter(port)
             self._program(port)
+        self.settle_all()
+
+    def _read_back(self, found: Iterable[FoundPort]) -> None:
+        """Zones and epochs that are in the switch: where this agent has others, it may be mistaken."""
+        self._found = {port.mark: port for port in found}
+        for known in self._found.values():
+            self._zones.reserve(known.zone)
+            if not self._seen_switch and known.epochs:
+                self._next_epoch = max(self._next_epoch, *known.epochs) % _MAX_EPOCH + 1
+        for port in self._world.ports.values():
+            before = self._found.pop(port_mark(port.record.id), None)
+            if before is None or before.zone != port.zone:
+                self._installer.effects.flush_zones.append(port.zone)
+            elif before.epoch is not None and not before.stamps_as(port):
+                port.epoch, port.remote_epochs = before.epoch, before.remote_epochs
+                self._on_narrowed(port)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all is known that tells which of the plugged ports are to be served."""
+        if self._world.cache.whole(self._host_slice) is None:
+            return False
+        for port_id in self._plugged:
+            record = self._record(port_id)
+            if record is not None and self._world.topology(record.vpc) is None:
+                return False
+        return True
+
+    def sweep_found(self) -> None:
+        """Whoever was found and is not here by now does not come back: its zone and meter are free."""
+        for found in self._found.values():
+            self._zones.give_back(found.zone)
+            self._installer.effects.meters.append(SetMeter(found.zone, 0, 0))
+        self._found = {}
 
     def set_tunnel_port(self, ofport: int) -> None:
         """The VXLAN interface has this OpenFlow port now (0: there is none)."""
@@ -128,8 +177,17 @@ class PortManager:
     def bump_epoch(self, port: LocalPort) -> None:
         """Let every live connection of the port miss once and be judged again."""
         if port.record.port_security:
-            port.epoch = self._new_epoch()
+            port.epoch, port.remote_epochs = self._new_epoch(), {}
             self._counters.add("epoch.bumped", port.record.id)
+            self._program(port, late=self._epoch_shapes())
+
+    def bump_remotes(self, port: LocalPort, remotes: Collection[bytes]) -> None:
+        """The same for connections with these addresses only, in a few rules for each."""
+        if len(port.remote_epochs.keys() | set(remotes)) > MAX_REMOTE_EPOCHS:
+            self.bump_epoch(port)
+        elif port.record.port_security:
+            port.remote_epochs |= {remote: self._new_epoch() for remote in remotes}
+            self._counters.add("epoch.remote_bumped", port.record.id, len(remotes))
             self._program(port, late=self._epoch_shapes())
 
     def _record(self, port_id: str) -> Port | None:
@@ -175,12 +233,21 @@ class PortManager:
             self._warned.pop(port_id, None)
 
     def _activate(self, record: Port, subnet: Subnet, ofport: int) -> None:
-        try:
-            zone = self._zones.take()
-        except LookupError as error:
-            self._warn(record.id, f"port {record.id!r} gets no rules: {error}")
+        if not self._seen_switch:
             return
-        port = LocalPort(record, subnet, ofport, zone, self._new_epoch())
+        found = self._found.pop(port_mark(record.id), None)
+        if found is not None:
+            epoch = self._new_epoch() if found.epoch is None else found.epoch
+            port = LocalPort(record, subnet, ofport, found.zone, epoch, found.remote_epochs)
+        else:
+            try:
+                zone = self._zones.take()
+            except LookupError as error:
+                self._warn(record.id, f"port {record.id!r} gets no rules: {error}")
+                return
+            # It may hold connections of an earlier port, or of an agent whose rules are gone.
+            self._installer.effects.flush_zones.append(zone)
+            port = LocalPort(record, subnet, ofport, zone, self._new_epoch())
         self._world.add_port(port)
         self._set_meter(port)
         self._program(port)
@@ -209,10 +276,12 @@ class PortManager:
         shared = [(port.macs, port.subnet.vni)]
         port.record, port.subnet, port.ofport = record, subnet, ofport
         shared.append((port.macs, subnet.vni))
+        if record.port_security and not old.port_security:
+            # Marks of the time before it was switched off must not count.
+            port.epoch, port.remote_epochs = self._new_epoch(), {}
         if narrowed:
-            port.epoch = self._new_epoch()
-        # As in bump_epoch: no connection may be stamped anew by a verdict rule that is about to go.
-        self._program(port, late=self._epoch_shapes())
+            self._on_narrowed(port)
+        self._program(port)
         for macs, vni in shared:
             self._program_sharers(macs, vni)
         self._on_change(port)
@@ -252,7 +321,13 @@ class PortManager:
 
     def _epoch_shapes(self) -> frozenset[str]:
         pipeline = self._pipeline
-        return frozenset(s.name for s in (*pipeline.judged.values(), *pipeline.not_judged.values()))
+        shapes = (
+            *pipeline.judged.values(),
+            *pipeline.not_judged.values(),
+            *pipeline.judged_remote.values(),
+            *pipeline.not_judged_remote.values(),
+        )
+        return frozenset(shape.name for shape in shapes)
 
     def _new_epoch(self) -> int:
         epoch = self._next_epoch

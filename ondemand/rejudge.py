@@ -7,8 +7,11 @@ their live connections are judged again by the next packet of either direction.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import assert_never
+
+import msgspec
 
 from ondemand.decide import judge, locate, resolve
 from ondemand.holder import claims_tag, topology_tag
@@ -21,7 +24,7 @@ from ondemand.rules import RuleMaker
 from ondemand.slice_cache import RecordChange, record_tag
 from ondemand.slices import SliceKind, kind_of, vpc_slice
 from ondemand.subjects import LocationSubject, ResolveSubject, Subject, VerdictSubject
-from ondemand.verdict import Need
+from ondemand.verdict import SOURCE_TAG, Need
 from ondemand.world import World
 from rule_cache.ledger import Entry
 from rule_cache.rule import Rule
@@ -29,6 +32,40 @@ from rule_cache.tags import Tag
 
 #: Seconds between two moves of epochs for the sake of records that left the cache.
 UNWATCHED_BUMP_S = 1.0
+#: Rules that are judged at once; of a change that concerns more, the others wait in the queue.
+AT_ONCE = 256
+
+
+class Fresh(msgspec.Struct, frozen=True, gc=False):
+    """What a question gets today."""
+
+    rules: list[Rule]
+    tags: tuple[Tag, ...]
+
+
+class Narrowed:
+    """The connections that have to be judged again: all of a port, or those with some addresses."""
+
+    def __init__(self) -> None:
+        self._ports: dict[LocalPort, None] = {}
+        self._remotes: dict[LocalPort, dict[bytes, None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._ports or self._remotes)
+
+    def all_of(self, port: LocalPort) -> None:
+        self._ports[port] = None
+        self._remotes.pop(port, None)
+
+    def with_remote(self, port: LocalPort, remote: bytes) -> None:
+        if port not in self._ports:
+            self._remotes.setdefault(port, {})[remote] = None
+
+    def take(self) -> tuple[list[LocalPort], list[tuple[LocalPort, list[bytes]]]]:
+        """Ports, and ports with the remote addresses concerned; nothing is left."""
+        ports, remotes = list(self._ports), [(p, list(r)) for p, r in self._remotes.items()]
+        self._ports, self._remotes = {}, {}
+        return ports, remotes
 
 
 class Rejudge:
@@ -44,11 +81,25 @@ class Rejudge:
         #: Ports whose connections may rest on records that nobody watches any more.
         self._unwatched: dict[LocalPort, None] = {}
         self._next_bump_s = 0.0
+        #: Cookies of rules that are still to be judged.
+        self._queue: dict[int, None] = {}
+        self._narrowed = Narrowed()
+        #: While set, epochs stay: rules that were found in the switch are still to be judged.
+        self.holds_epochs = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``work`` has rules to judge."""
+        return bool(self._queue)
+
+    def lost(self) -> None:
+        """The switch is gone and so are the rules; what narrowed has still to be told to it."""
+        self._queue.clear()
 
     def changed(self, changes: Iterable[RecordChange], now_s: float) -> None:
         """Records of the cache have changed; the cache holds the new ones already."""
         tags: dict[Tag, None] = {}
-        narrowed: dict[LocalPort, None] = {}
+        narrowed = self._narrowed
         settle = False
         for change in changes:
             kind = kind_of(change.slice)
@@ -57,18 +108,18 @@ class Rejudge:
                 settle = True
             elif kind is SliceKind.VPC:
                 settle |= not isinstance(change.old or change.new, Claim)
-                self._vpc_changed(owner, change, tags, narrowed)
+                self._vpc_changed(owner, change, tags)
             elif kind is SliceKind.SECURITY_GROUP:
                 tags[change.slice] = None
                 # That a port's group comes or goes is worth a word.
                 settle |= isinstance(change.old or change.new, Group)
                 if _rule_narrows(change.old, change.new):
-                    narrowed.update(
-                        (p, None) for p in self._world.ports.values() if owner in p.record.groups
-                    )
+                    for port in self._world.ports.values():
+                        if owner in port.record.groups:
+                            narrowed.all_of(port)
             elif kind is SliceKind.NEIGHBORS:
                 tags[record_tag(change.slice, change.key)] = None
-                self._neighbor_changed(owner.partition("/")[0], change, narrowed)
+                self._neighbor_changed(owner.partition("/")[0], change)
             else:
                 assert_never(kind)
         for name in {change.slice for change in changes}:
@@ -76,9 +127,23 @@ class Rejudge:
         if settle:
             self._ports.settle_all()
         self.judge_tags(tags, now_s)
-        for port in narrowed:
+        self.move_epochs()
+
+    def move_epochs(self) -> None:
+        """Let the connections that narrowed be judged again, if all rules are judged by now."""
+        if self._queue or self.holds_epochs or not self._narrowed:
+            return
+        ports, remotes = self._narrowed.take()
+        for port in ports:
             if self._world.ports.get(port.record.id) is port:
                 self._ports.bump_epoch(port)
+        for port, addresses in remotes:
+            if self._world.ports.get(port.record.id) is port:
+                self._ports.bump_remotes(port, addresses)
+
+    def narrow(self, port: LocalPort) -> None:
+        """The port's connections have to be judged again as soon as ``move_epochs`` may."""
+        self._narrowed.all_of(port)
 
     def members_forgotten(self, groups: dict[str, set[str]]) -> None:
         """Records that made somebody a member left the cache: no change of them will be told.
@@ -86,7 +151,7 @@ class Rejudge:
         So connections that rest on them have to be judged again, from records held anew.
         """
         for vpc, lost in groups.items():
-            self._lose_groups(vpc, lost, self._unwatched)
+            self._unwatched.update(dict.fromkeys(self._letting_in(vpc, lost)))
 
     def tick(self, now_s: float) -> None:
         """Move the epochs that ``members_forgotten`` asks for, together and not more often than
@@ -96,17 +161,32 @@ class Rejudge:
             self._next_bump_s = now_s + UNWATCHED_BUMP_S
             ports, self._unwatched = self._unwatched, {}
             for port in ports:
-                if self._world.ports.get(port.record.id) is port:
-                    self._ports.bump_epoch(port)
+                self._narrowed.all_of(port)
+            self.move_epochs()
 
     def judge_tags(self, tags: Iterable[Tag], now_s: float) -> None:
-        """Ask again for every rule that depends on one of these."""
+        """Ask again for every rule that depends on one of these: at once, or as ``work`` is called."""
         ledger = self._installer.ledger
         cookies: dict[int, None] = {}
         for tag in tags:
             cookies.update(dict.fromkeys(sorted(ledger.cookies_with(tag))))
+        if len(cookies) > AT_ONCE:
+            self._queue |= cookies
+        else:
+            self._judge(cookies, now_s)
+
+    def work(self, limit: int, now_s: float) -> None:
+        """Judge up to ``limit`` of the rules that wait."""
+        if self._queue:
+            cookies = list(itertools.islice(self._queue, limit))
+            for cookie in cookies:
+                del self._queue[cookie]
+            self._judge(cookies, now_s)
+            self.move_epochs()
+
+    def _judge(self, cookies: Iterable[int], now_s: float) -> None:
         for cookie in cookies:
-            entry = ledger.get(cookie)
+            entry = self._installer.ledger.get(cookie)
             if entry is not None:
                 self._judge_entry(entry, now_s)
 
@@ -115,7 +195,6 @@ class Rejudge:
         vpc: str,
         change: RecordChange,
         tags: dict[Tag, None],
-        narrowed: dict[LocalPort, None],
     ) -> None:
         old, new = change.old, change.new
         if isinstance(old or new, Claim):
@@ -124,21 +203,19 @@ class Rejudge:
                 # A claim that comes only adds; one that goes or changes may take its groups along.
                 stays = isinstance(new, Claim) and new.subnet == old.subnet
                 kept = new.groups if stays and isinstance(new, Claim) else ()
-                self._lose_groups(vpc, set(old.groups).difference(kept), narrowed)
+                self._lose_groups(vpc, set(old.groups).difference(kept))
         else:
             tags[topology_tag(vpc)] = None
             if isinstance(old or new, Subnet):
                 # Claims count inside their subnet only.
                 lost = {group for claim in self._claims(vpc) for group in claim.groups}
-                self._lose_groups(vpc, lost, narrowed)
+                self._lose_groups(vpc, lost)
 
     def _claims(self, vpc: str) -> list[Claim]:
         records = self._world.cache.whole(vpc_slice(vpc)) or {}
         return [record for record in records.values() if isinstance(record, Claim)]
 
-    def _neighbor_changed(
-        self, vpc: str, change: RecordChange, narrowed: dict[LocalPort, None]
-    ) -> None:
+    def _neighbor_changed(self, vpc: str, change: RecordChange) -> None:
         old, new = change.old, change.new
         before = set(old.groups) if isinstance(old, Neighbor) else set()
         after = set(new.groups) if isinstance(new, Neighbor) else set()
@@ -149,34 +226,47 @@ class Rejudge:
                 for subnet in topology.subnet_of(new.ip):
                     for claim in topology.claims(subnet.id, new.ip):
                         before.update(claim.groups)
-        self._lose_groups(vpc, before - after, narrowed)
+        member = old if isinstance(old, Neighbor) else new
+        if isinstance(member, Neighbor):
+            for port in self._letting_in(vpc, before - after):
+                if member.ip not in port.record.fixed_ips:
+                    self._narrowed.with_remote(port, member.ip)
 
-    def _lose_groups(self, vpc: str, lost: set[str], narrowed: dict[LocalPort, None]) -> None:
-        """An address left these groups: ports that let members in must look at it again."""
-        if not lost:
-            return
-        for port in self._world.ports.values():
+    def _lose_groups(self, vpc: str, lost: set[str]) -> None:
+        """Addresses left these groups: ports that let members in must look at all they have."""
+        for port in self._letting_in(vpc, lost):
+            self._narrowed.all_of(port)
+
+    def _letting_in(self, vpc: str, groups: set[str]) -> list[LocalPort]:
+        """Ports whose policy asks whether an address is a member of one of these groups."""
+        found = []
+        for port in self._world.ports.values() if groups else ():
             if port.vpc == vpc:
                 policy = self._world.policy(port.record.groups)
                 # Rules that are not here yet may be about any group.
-                if isinstance(policy, str) or not lost.isdisjoint(policy.remote_groups):
-                    narrowed[port] = None
+                if isinstance(policy, str) or not groups.isdisjoint(policy.remote_groups):
+                    found.append(port)
+        return found
 
     def _judge_entry(self, entry: Entry, now_s: float) -> None:
         subject = entry.subject
         if not isinstance(subject, VerdictSubject | LocationSubject | ResolveSubject):
             raise TypeError(f"rule {entry.rule} has no subject that can be judged again")
-        fresh = self._fresh(subject)
-        rules, tags = fresh if fresh is not None else ([], ())
-        for rule in rules:
-            if rule.key == entry.key:
-                # The same rule is left as it is, another one takes its place in the switch.
-                self._installer.install(rule, tags, entry.owner, subject, now_s)
+        fresh = self.fresh(subject)
+        if isinstance(fresh, Fresh):
+            if SOURCE_TAG in fresh.tags:
+                # What is installed stays while the source does not answer; then it is asked again.
+                self._installer.ledger.retag(entry, fresh.tags)
                 return
+            for rule in fresh.rules:
+                if rule.key == entry.key:
+                    # The same rule is left as it is, another one takes its place in the switch.
+                    self._installer.install(rule, fresh.tags, entry.owner, subject, now_s)
+                    return
         self._installer.delete(entry)
 
-    def _fresh(self, subject: Subject) -> tuple[list[Rule], tuple[Tag, ...]] | None:
-        """The rules that the question gets today; None when it cannot be answered now."""
+    def fresh(self, subject: Subject) -> Fresh | Need | None:
+        """What the question gets today; Need: a record is missing, None: nobody can ask any more."""
         world = self._world
         port = world.by_zone.get(subject.zone)
         if port is None:
@@ -186,20 +276,20 @@ class Rejudge:
                 return None
             verdict = judge(world, port, subject.flow)
             if isinstance(verdict, Need):
-                return None
-            return self._maker.for_verdict(port, subject.flow, verdict), verdict.tags
+                return verdict
+            return Fresh(self._maker.for_verdict(port, subject.flow, verdict), verdict.tags)
         if isinstance(subject, LocationSubject):
             location = locate(world, port, subject.eth_dst, subject.ip_dst, echo=subject.echo)
             if isinstance(location, Need):
-                return None
+                return location
             rule = self._maker.for_location(
                 world.ports, port.subnet.vni, subject.eth_dst, subject.ip_dst, location
             )
-            return [rule], location.tags
+            return Fresh([rule], location.tags)
         answer = resolve(world, port, subject.target)
         if isinstance(answer, Need):
-            return None
-        return [self._maker.for_resolution(port, subject.target, answer)], answer.tags
+            return answer
+        return Fresh([self._maker.for_resolution(port, subject.target, answer)], answer.tags)
 
 
 def _rule_narrows(old: Record | None, new: Record | None) -> bool:

@@ -12,12 +12,23 @@ from ondemand.local_ports import LocalPort
 from ondemand.pipeline import L4, ND_OVERRIDE, ND_ROUTER, ND_SOLICITED, Pipeline
 from ondemand.records import Direction
 from ondemand.settings import Settings
-from ondemand.verdict import Allow, Answer, Deny, GatewayEcho, Local, NoAnswer, NoLocation, Tunnel
+from ondemand.verdict import (
+    Allow,
+    Answer,
+    Deny,
+    GatewayEcho,
+    Local,
+    NoAnswer,
+    NoLocation,
+    Reason,
+    Tunnel,
+)
 from rule_cache.fields import Value
 from rule_cache.rule import Rule
 
 # Until Python 3.12 a member costs 90 ns when it is read through its class.
 _PORT, _ICMP, _SCTP = L4.PORT, L4.ICMP, L4.SCTP
+_UNREACHABLE = Reason.SOURCE_UNREACHABLE
 
 
 class RuleMaker:
@@ -48,7 +59,7 @@ class RuleMaker:
         else:
             values = (port.zone, flow.protocol, flow.remote)
         if isinstance(verdict, Deny):
-            return [Rule(shapes[1], values, 0, self._settings.deny_s)]
+            return [Rule(shapes[1], values, 0, self._deny_s(verdict.reason))]
         rules = [Rule(shapes[0], values, self._settings.verdict_idle_s)]
         if flow.l4 is _SCTP:
             back = self.pipeline.reflexive[Direction(1 - flow.table_direction), flow.family]
@@ -84,7 +95,7 @@ class RuleMaker:
             return Rule(shape, (*values, world_ports[location.port].zone), idle)
         if isinstance(location, GatewayEcho):
             return Rule(pipeline.gateway_echo[family], values, idle)
-        return Rule(pipeline.location_deny[family], values, 0, self._settings.deny_s)
+        return Rule(pipeline.location_deny[family], values, 0, self._deny_s(location.reason))
 
     def for_resolution(self, port: LocalPort, target: bytes, answer: Answer | NoAnswer) -> Rule:
         """The rule that answers ``port`` when it asks for ``target``, or silences the question."""
@@ -92,9 +103,13 @@ class RuleMaker:
         arp = len(target) == 4
         if isinstance(answer, NoAnswer):
             shape = pipeline.arp_deny if arp else pipeline.nd_deny
-            return Rule(shape, (port.zone, target), 0, self._settings.deny_s)
+            return Rule(shape, (port.zone, target), 0, self._deny_s(answer.reason))
         idle = self._settings.responder_idle_s
         if arp:
             return Rule(pipeline.arp_reply, (port.zone, target, answer.mac), idle)
         flags = ND_SOLICITED | ND_OVERRIDE | (ND_ROUTER if answer.router else 0)
         return Rule(pipeline.nd_reply, (port.zone, target, answer.mac, flags), idle)
+
+    def _deny_s(self, reason: Reason) -> int:
+        settings = self._settings
+        return settings.outage_deny_s if reason is _UNREACHABLE else settings.deny_s

@@ -29,6 +29,8 @@ class Settings:
     responder_idle_s: int = 120
     #: Seconds for which a denied flow or unknown destination is dropped in the switch. 1..3600
     deny_s: int = 10
+    #: The same while the source that would have to be asked does not answer. 1..3600
+    outage_deny_s: int = 2
     #: On-demand rules in all. 100..10000000
     max_rules: int = 200_000
     #: On-demand rules on one port's account. 10..max_rules
@@ -75,6 +77,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("location_idle_s", 1, 65535),
     ("responder_idle_s", 1, 65535),
     ("deny_s", 1, 3600),
+    ("outage_deny_s", 1, 3600),
     ("max_rules", 100, 10_000_000),
     ("max_rules_per_port", 10, 10_000_000),
     ("meter_rate", 0, 10_000_000),

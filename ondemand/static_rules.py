@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ondemand.addresses import link_local_of
-from ondemand.local_ports import LocalPort
+from ondemand.local_ports import LocalPort, port_mark
 from ondemand.pipeline import LINK_LOCAL_ICMPV6, Pipeline
 from ondemand.records import Direction
 from rule_cache.rule import Rule
@@ -44,7 +44,7 @@ def port_rules(
     zone, record = port.zone, port.record
     rules = [
         pipeline.from_port.rule(ofport=port.ofport, vni=port.subnet.vni, zone=zone),
-        pipeline.deliver.rule(zone=zone, ofport=port.ofport),
+        pipeline.deliver.rule(zone=zone, port=port_mark(record.id), ofport=port.ofport),
         pipeline.location_miss.rule(zone=zone, meter=meter),
         pipeline.arp_miss.rule(zone=zone, meter=meter),
         pipeline.nd_miss.rule(zone=zone, meter=meter),
@@ -68,11 +68,17 @@ def port_rules(
 
 
 def epoch_rules(pipeline: Pipeline, port: LocalPort, direction: Direction) -> list[Rule]:
-    """The rules that carry a port's policy epoch; they move when its policy narrows."""
-    return [
+    """The rules that carry a port's policy epochs; they move when its policy narrows."""
+    rules = [
         pipeline.judged[direction].rule(zone=port.zone, epoch=port.epoch),
         pipeline.not_judged[direction].rule(zone=port.zone, epoch=port.epoch),
     ]
+    for remote, epoch in port.remote_epochs.items():
+        for shapes in (pipeline.judged_remote, pipeline.not_judged_remote):
+            for reply in (False, True):
+                shape = shapes[direction, 4 if len(remote) == 4 else 6, reply]
+                rules.append(shape.rule(zone=port.zone, remote=remote, epoch=epoch))
+    return rules
 
 
 def _sources(pipeline: Pipeline, port: LocalPort) -> Iterator[Rule]:

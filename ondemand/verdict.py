@@ -44,6 +44,8 @@ class Reason(enum.StrEnum):
     """A port asks for an address of its own: nobody else has it, so nobody answers."""
     NOT_IN_SUBNET = "not_in_subnet"
     """Asked by ARP or ND for an address outside the subnet."""
+    SOURCE_UNREACHABLE = "source_unreachable"
+    """A record is needed that is not held, and the slice source does not answer."""
 
 
 class Allow(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +60,10 @@ class Deny(msgspec.Struct, frozen=True, gc=False):
 
     reason: Reason
     tags: tuple[Tag, ...]
+
+
+#: The tag of what was denied because the source does not answer.
+SOURCE_TAG: Tag = "source"
 
 
 class Need(msgspec.Struct, frozen=True, gc=False):

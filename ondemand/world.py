@@ -22,6 +22,8 @@ class World:
         self.cache = cache
         #: This host's own tunnel address: neighbors with it are bound here.
         self.tunnel_ip = tunnel_ip
+        #: The source does not answer: what needs a record that is not held is denied for a while.
+        self.source_down = False
         #: Active ports by id and by zone.
         self.ports: dict[str, LocalPort] = {}
         self.by_zone: dict[int, LocalPort] = {}

@@ -40,11 +40,16 @@ def serial_of(cookie: int) -> int:
 class Cookies:
     """Gives out cookies of one round. 2**32 serials outlast any rule's life."""
 
-    __slots__ = ("_prefix", "_serial")
+    __slots__ = ("_prefix", "_serial", "round_number")
 
     def __init__(self, round_number: int) -> None:
+        self.start_round(round_number)
+
+    def start_round(self, round_number: int) -> None:
+        """Give out cookies of another round from now on."""
         if not 0 <= round_number < ROUNDS:
             raise ValueError(f"round {round_number} is not in 0..{ROUNDS - 1}")
+        self.round_number = round_number
         self._prefix = MAGIC_VALUE | round_number << 40
         self._serial = 0
 

@@ -25,6 +25,7 @@ class Field(enum.Enum):
     """A field: text name, width in bytes, text format."""
 
     IN_PORT = ("in_port", 4, Format.NUMBER)
+    REG2 = ("reg2", 4, Format.HEX)
     REG3 = ("reg3", 4, Format.HEX)
     REG4 = ("reg4", 4, Format.HEX)
     REG5 = ("reg5", 4, Format.HEX)

@@ -90,7 +90,19 @@ class Ledger:
 
         A rule with the same key is replaced, here as in the switch, and is not among the deletes.
         """
-        table = rule.shape.table
+        cookie = self._next_cookie(rule.shape.table)
+        return cookie, self.adopt(cookie, rule, tags, owner, subject, now_s)
+
+    def adopt(
+        self,
+        cookie: int,
+        rule: Rule,
+        tags: tuple[Tag, ...],
+        owner: int,
+        subject: object,
+        now_s: float,
+    ) -> list[int]:
+        """As ``add``, for a rule that has its cookie already: cookies that must be deleted for it."""
         key = rule.key
         old = self._by_key.get(key)
         if old is not None:
@@ -101,7 +113,6 @@ class Ledger:
             evicted.append(self._evict(owner))
         elif len(self._by_cookie) >= self._max_rules:
             evicted.append(self._evict(max(self._by_owner, key=self.owned)))
-        cookie = self._next_cookie(table)
         entry = Entry(cookie, key, rule, tags, owner, subject, now_s)
         self._by_cookie[cookie] = entry
         self._by_key[key] = entry
@@ -111,7 +122,7 @@ class Ledger:
         else:
             owned[cookie] = None
         self._tags.add(cookie, tags)
-        return cookie, evicted
+        return evicted
 
     def retag(self, entry: Entry, tags: tuple[Tag, ...]) -> None:
         """The rule stays as it is, but depends on other things now."""

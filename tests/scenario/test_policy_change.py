@@ -8,6 +8,7 @@ from ondemand.messages import Effects
 from ondemand.settings import Settings
 from tests.support.cloud_edit import add_rule, change_port, remove_rule, set_rules
 from tests.support.fake_outcomes import Delivered
+from tests.support.fake_switch import MESSAGES
 from tests.support.lab import Lab, MakeLab
 from tests.support.office_cloud import both, office, web_rules
 from tests.support.packet_parts import ACK
@@ -147,7 +148,7 @@ def step_by_step(lab: Lab, effects: Effects, port: str, *frames: bytes) -> list[
     switch = lab.here.switch
     reached = []
     names = {ofport: name for name, ofport in lab.here.plugged.items()}
-    for kind in ("deletes", "meters", "adds", "packet_outs", "after_barrier"):
+    for kind in MESSAGES:
         for message in getattr(effects, kind):
             switch.apply(Effects(**{kind: [message]}))
             outcomes = [

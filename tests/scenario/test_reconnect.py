@@ -135,7 +135,7 @@ def test_a_flow_removed_message_of_before_says_nothing_of_now(lab: Lab, family: 
     vm = lab.frames(family)
     lab.send("a", vm.udp("a", "c"))
     old = {entry.cookie for entry in lab.here.engine.installer.ledger}
-    lab.here.reconnect()
+    lab.here.restart_switch()
     lab.send("a", vm.udp("a", "c"))
     new = {entry.cookie for entry in lab.here.engine.installer.ledger}
     assert not old & new

@@ -115,6 +115,11 @@ class Conntrack:
     def clear(self) -> None:
         self._connections.clear()
 
+    def flush(self, zone: int) -> None:
+        """Forget the connections of one zone."""
+        for key in [key for key in self._connections if key[0] == zone]:
+            del self._connections[key]
+
     def _find(self, zone: int, key: ConnectionKey, now_s: float) -> Connection | None:
         connection = self._connections.get((zone, key))
         if connection is not None and connection.expires_s <= now_s:

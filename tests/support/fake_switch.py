@@ -37,6 +37,7 @@ from tests.support.fake_table import (
 )
 
 __all__ = [
+    "MESSAGES",
     "AmbiguousMatchError",
     "Applied",
     "Delivered",
@@ -52,7 +53,16 @@ __all__ = [
 #: Reasons of flow-removed: OpenFlow 1.3.5 section 7.4.2; eviction: OpenFlow 1.4 section 7.4.2.
 IDLE, HARD, DELETE, EVICTION = 0, 1, 2, 5
 
-_MESSAGES: Final = ("deletes", "meters", "adds", "packet_outs", "after_barrier")
+#: Fields of Effects that are messages to the switch, in the order of sending.
+MESSAGES: Final = (
+    "deletes",
+    "flush_zones",
+    "meters",
+    "adds",
+    "packet_outs",
+    "after_barrier",
+    "late_deletes",
+)
 
 
 class FakeSwitch:
@@ -121,12 +131,14 @@ class FakeSwitch:
         outcomes: list[Outcome] = []
         removed: list[FlowRemoved] = []
         refused: list[tuple[int, str]] = []
-        messages = [(name, message) for name in _MESSAGES for message in getattr(effects, name)]
+        messages = [(name, message) for name in MESSAGES for message in getattr(effects, name)]
         count = len(messages) if self.cut_after is None else min(self.cut_after, len(messages))
         self.cut_after = None
         for name, message in messages[:count]:
-            if name == "deletes":
+            if name in {"deletes", "late_deletes"}:
                 removed += self._delete(message)
+            elif name == "flush_zones":
+                self.conntrack.flush(message)
             elif name == "meters":
                 removed += self._set_meter(message)
             elif name == "packet_outs":

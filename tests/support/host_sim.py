@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ondemand.adoption import FoundRule
 from ondemand.engine import Engine
 from ondemand.messages import Effects, FlowRemoved, PacketIn, SourceRequest
 from ondemand.settings import Settings
 from ondemand.slices import Lookup
+from rule_cache.cookie import round_of
+from rule_cache.rule import Rule
 from tests.support.fabric_sim import FabricSim, Moves
 from tests.support.fake_switch import FakeSwitch
 from tests.support.slice_feed import SliceFeed
@@ -46,13 +49,9 @@ class HostSim:
     ) -> None:
         self.name = name
         self.fabric = fabric
-        self.engine = Engine(
-            host=name,
-            tunnel_ip=tunnel_ip,
-            settings=settings,
-            round_number=1,
-            first_epoch=first_epoch,
-        )
+        self._settings = settings
+        self._tunnel_ip = tunnel_ip
+        self.engine = self._make_engine(first_epoch)
         self.switch = FakeSwitch(
             (),
             tunnel_ports={4: TUNNEL_PORT, 6: TUNNEL_PORT},
@@ -60,7 +59,12 @@ class HostSim:
             enforce_meters=enforce_meters,
         )
         self.switch.remove_port(TUNNEL_PORT)
+        self._store = store
         self.feed = SliceFeed(store)
+        #: No agent runs: packet-ins are lost, nobody hears of changes.
+        self.is_dead = False
+        #: Cookies of rules that the switch is said to hold and that nobody can read.
+        self.strange: list[int] = []
         self.plugged: dict[str, int] = {}
         self.tunnel_port = 0
         self.delayed = False
@@ -84,28 +88,69 @@ class HostSim:
         """The agent starts and finds an empty switch."""
         self.engine.start()
         self.engine.switch_connected()
+        self.engine.interfaces_known()
         self.flush()
         if tunnel:
             self.plug_tunnel()
 
     def reconnect(self) -> Moves:
-        """The agent loses the switch and finds it again; it clears its own rules first, as there."""
+        """The agent loses the switch and finds it again, with all that it held."""
         self.engine.switch_lost()
         return self.connected_again()
 
     def connected_again(self) -> Moves:
-        self._wipe()
-        self.engine.switch_connected()
+        """The agent reads back what the switch holds."""
+        rules = [(cookie, self._read_back(rule)) for cookie, rule in self.switch.rules()]
+        on_demand: list[FoundRule] = [(cookie, None) for cookie in self.strange]
+        on_demand += [found for found in rules if _comes_and_goes(found[1])]
+        self.engine.switch_connected(
+            [found for found in rules if not _comes_and_goes(found[1])],
+            iter(on_demand),
+            {round_of(cookie) for cookie, _ in rules},
+        )
         return self.flush()
+
+    def _read_back(self, rule: Rule) -> Rule:
+        """The rule as this agent's own pipeline declares it, whichever agent made it."""
+        for shape in self.engine.pipeline.shapes:
+            if (shape.name, shape.table) == (rule.shape.name, rule.shape.table):
+                return Rule(shape, rule.values, rule.idle_timeout, rule.hard_timeout)
+        raise ValueError(f"{rule} is of no pipeline")
+
+    def kill_agent(self) -> None:
+        """The agent dies; the switch stays as it is, what was not sent is lost."""
+        self.is_dead = True
+        self.feed = SliceFeed(self._store)
+
+    def start_agent(self, *, first_epoch: int = 1_000_000) -> Moves:
+        """Another agent starts and reads back what the switch holds."""
+        self.is_dead = False
+        self.engine = self._make_engine(first_epoch)
+        self.engine.start()
+        self._tell_interfaces()
+        moves = self.connected_again()
+        _extend(moves, self.deliver())
+        return moves
+
+    def _tell_interfaces(self) -> None:
+        self.engine.tunnel_plugged(self.tunnel_port)
+        for port, ofport in self.plugged.items():
+            self.engine.port_plugged(port, ofport, self.fabric.now_s)
+        self.engine.interfaces_known()
+
+    def _make_engine(self, first_epoch: int) -> Engine:
+        return Engine(
+            host=self.name,
+            tunnel_ip=self._tunnel_ip,
+            settings=self._settings,
+            round_number=1,
+            first_epoch=first_epoch,
+        )
 
     def restart_switch(self) -> Moves:
         """As when ovs-vswitchd starts anew: conntrack is gone too."""
         self.switch.clear()
         return self.reconnect()
-
-    def _wipe(self) -> None:
-        cookies = [cookie for cookie, _ in self.switch.rules()]
-        self.switch.apply(Effects(deletes=cookies), self.fabric.now_s)
 
     # -- interfaces ------------------------------------------------------------------------------
 
@@ -118,12 +163,14 @@ class HostSim:
             self.switch.remove_port(self.plugged[port])
         self.switch.add_port(ofport)
         self.plugged[port] = ofport
-        self.engine.port_plugged(port, ofport, self.fabric.now_s)
+        if not self.is_dead:
+            self.engine.port_plugged(port, ofport, self.fabric.now_s)
         return self.flush()
 
     def unplug(self, port: str) -> Moves:
         self.switch.remove_port(self.plugged.pop(port))
-        self.engine.port_unplugged(port, self.fabric.now_s)
+        if not self.is_dead:
+            self.engine.port_unplugged(port, self.fabric.now_s)
         return self.flush()
 
     def plug_tunnel(self, ofport: int = TUNNEL_PORT) -> Moves:
@@ -148,6 +195,8 @@ class HostSim:
 
     def published(self, name: str) -> Moves:
         """The store has something new in a slice."""
+        if self.is_dead:
+            return Moves()
         self.feed.published(name)
         return Moves() if self.delayed else self.deliver()
 
@@ -194,24 +243,33 @@ class HostSim:
 
     def flush(self) -> Moves:
         """Send what the engine wants done, unless a batch is open."""
-        if self._batching:
+        if self._batching or self.is_dead:
             return Moves()
         return self.fabric.apply(self.name, self._take())
 
     def tick(self) -> Moves:
+        if self.is_dead:
+            return Moves()
         self.engine.tick(self.fabric.now_s)
         return self.flush()
 
     def _take(self) -> Effects:
+        self.engine.work(self.fabric.now_s)
+        while self.engine.has_work:
+            self.engine.work(self.fabric.now_s)
         effects = self.engine.take()
         self.warnings += effects.warnings
         return effects
 
     def _packet_in(self, packet: PacketIn, now_s: float) -> Effects | None:
+        if self.is_dead:
+            return None
         self.engine.packet_in(packet, now_s)
         return None if self._batching else self._take()
 
     def _flow_removed(self, removed: FlowRemoved, now_s: float) -> Effects | None:
+        if self.is_dead:
+            return None
         self.engine.flow_removed(removed)
         return None if self._batching else self._take()
 
@@ -249,6 +307,10 @@ class HostSim:
 
     def count(self, name: str, port: str | None = None) -> int:
         return self.engine.counters.of(name, port)
+
+
+def _comes_and_goes(rule: Rule) -> bool:
+    return bool(rule.idle_timeout or rule.hard_timeout)
 
 
 def _extend(total: Moves, moves: Moves) -> None:

@@ -31,6 +31,7 @@ DATAPATH = ProtocolDesc(ofproto.OFP_VERSION)
 
 NAMES = {
     Field.IN_PORT: "in_port",
+    Field.REG2: "reg2",
     Field.REG3: "reg3",
     Field.REG4: "reg4",
     Field.REG5: "reg5",

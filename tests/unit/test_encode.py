@@ -79,7 +79,7 @@ def test_removal_is_reported_for_on_demand_rules_but_not_for_their_misses():
     assert flags(deny.rule(**values)) == ofproto.OFPFF_SEND_FLOW_REM
     assert flags(pipeline.verdict_miss[Direction.EGRESS].rule(zone=1, meter=1)) == 0
     assert flags(pipeline.arp_miss.rule(zone=1, meter=1)) == 0
-    assert flags(pipeline.deliver.rule(zone=1, ofport=2)) == 0
+    assert flags(pipeline.deliver.rule(zone=1, port=3, ofport=2)) == 0
 
 
 def test_meter_zero_leaves_the_meter_out():
@@ -253,17 +253,19 @@ def test_effects_are_one_buffer_in_the_promised_order():
     rules = list(sample_rules(PIPELINES[0], per_shape=1))[:3]
     effects = Effects(
         deletes=[COOKIE, COOKIE + 1],
+        flush_zones=[7],
         meters=[SetMeter(4, 50, 10)],
         adds=[(COOKIE + 2, rules[0]), (COOKIE + 3, rules[1])],
         packet_outs=[(3, 0, b"frame"), (4, 77, b"other")],
         after_barrier=[(COOKIE + 4, rules[2])],
+        late_deletes=[COOKIE + 5],
         warnings=["not for the switch"],
     )
     assert encode_effects(effects, encoder, set(), 9) == b"".join(
         (
             encoder.delete(COOKIE),
             encoder.delete(COOKIE + 1),
-            encoder.meter_mod(SetMeter(4, 0, 0), exists=True),
+            encoder.flush_zone(7),
             encoder.meter_mod(SetMeter(4, 50, 10), exists=False),
             encoder.add(rules[0], COOKIE + 2),
             encoder.add(rules[1], COOKIE + 3),
@@ -271,8 +273,16 @@ def test_effects_are_one_buffer_in_the_promised_order():
             encoder.packet_out(4, 77, b"other", 9),
             encoder.barrier(0),
             encoder.add(rules[2], COOKIE + 4),
+            encoder.barrier(0),
+            encoder.delete(COOKIE + 5),
         )
     )
+
+
+def test_flush_zone_is_a_message_of_nicira():
+    """NXT_CT_FLUSH_ZONE, nicira-ext.h: experimenter 0x2320, number 29, six zeros, the zone."""
+    data = Encoder(PIPELINES[0]).flush_zone(0x0102)
+    assert data.hex() == "04040018" + "00000102" + "00002320" + "0000001d" + "00" * 6 + "0102"
 
 
 def test_no_effects_are_no_bytes():
@@ -293,10 +303,9 @@ def test_meters_are_known_from_one_effects_to_the_next():
         return found
 
     add, modify, delete = ofproto.OFPMC_ADD, ofproto.OFPMC_MODIFY, ofproto.OFPMC_DELETE
-    # One that is not known to be there may be left over: only "delete" is never an error.
-    assert commands(SetMeter(1, 5, 1), SetMeter(2, 5, 1)) == [delete, add, modify]
+    assert commands(SetMeter(1, 5, 1), SetMeter(2, 5, 1)) == [add, modify]
     assert commands(SetMeter(1, 9, 1), SetMeter(1, 0, 0)) == [modify, delete]
-    assert commands(SetMeter(1, 5, 1), SetMeter(1, 6, 1)) == [delete, add, modify]
+    assert commands(SetMeter(1, 5, 1), SetMeter(1, 6, 1)) == [add, modify]
     assert commands(SetMeter(2, 0, 0), SetMeter(3, 0, 0)) == [delete, delete]
     assert meters == {1}
 

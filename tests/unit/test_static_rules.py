@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from collections import Counter
 
 import pytest
@@ -119,7 +121,10 @@ def test_a_port_comes_in_and_goes_out(small: SmallWorld) -> None:
             " actions=set_field:0x1->reg7,resubmit(,50)"
         ),
     ]
-    assert _texts(rules, Table.DELIVER) == ["priority=200,reg7=0x1 actions=output:101"]
+    assert _texts(rules, Table.DELIVER) == [
+        # Whose zone this is, for an agent that starts: the CRC-32 of "vm1".
+        f"priority=200,reg7=0x1 actions=set_field:{zlib.crc32(b'vm1'):#x}->reg2,output:101"
+    ]
 
 
 def test_without_a_tunnel_nothing_comes_from_one(small: SmallWorld) -> None:
