@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from ondemand.adoption import Adoption, FoundRule
+from ondemand.announcements import Announcements
 from ondemand.counters import Counters
 from ondemand.installer import RESEND_AFTER_S, Installer
 from ondemand.local_ports import LocalPort
@@ -86,6 +87,7 @@ class Engine:
             settings=settings,
             waiting=self._waiting,
             counters=self.counters,
+            announcements=Announcements(host, self.world, self._installer, self.counters),
         )
         self._rejudge = Rejudge(self.world, self._installer, self._maker, self._ports)
         self._changed_ports: list[str] = []

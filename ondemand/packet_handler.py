@@ -7,6 +7,7 @@ the ingress verdict of a local destination, and the location of the way back.
 from __future__ import annotations
 
 from ondemand.admission import TokenBucket
+from ondemand.announcements import Announcements
 from ondemand.counters import Counters
 from ondemand.decide import judge, locate, resolve, way_back
 from ondemand.flow import Flow, NoFlow, flow_of
@@ -39,7 +40,7 @@ _ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 
 # Until Python 3.12 a member costs 90 ns when it is read through its class.
 _RESPONDER, _EGRESS_VERDICT = Table.RESPONDER, Table.EGRESS_VERDICT
-_INGRESS_VERDICT = Table.INGRESS_VERDICT
+_INGRESS_VERDICT, _PORT_SECURITY = Table.INGRESS_VERDICT, Table.PORT_SECURITY
 _EGRESS, _INGRESS = Direction.EGRESS, Direction.INGRESS
 _NOT_FRAGMENT = Fragment.NOT_FRAGMENT
 
@@ -57,6 +58,7 @@ class PacketHandler:
         settings: Settings,
         waiting: WaitingRoom,
         counters: Counters,
+        announcements: Announcements,
     ) -> None:
         self._world = world
         self._installer = installer
@@ -64,6 +66,7 @@ class PacketHandler:
         self._settings = settings
         self._waiting = waiting
         self._counters = counters
+        self._announcements = announcements
         self._buckets: dict[int, TokenBucket] = {}
         #: Zones of which the switch refused a rule, and until when their packet-ins are dropped.
         self._held_back_s: dict[int, float] = {}
@@ -119,6 +122,7 @@ class PacketHandler:
         self._held_back_s[zone] = until_s
 
     def forget_port(self, zone: int) -> None:
+        self._announcements.forget_port(zone)
         self._buckets.pop(zone, None)
         self._held_back_s.pop(zone, None)
 
@@ -132,6 +136,8 @@ class PacketHandler:
             self._answer(packet, frame, port, now_s)
         elif table is _INGRESS_VERDICT:
             self._ingress(packet, frame, port, now_s)
+        elif table is _PORT_SECURITY:
+            self._announcements.heard(port, now_s)
         else:
             self._egress(packet, frame, port, table, now_s)
 
@@ -322,6 +328,8 @@ class PacketHandler:
             target = frame.detail.target
         elif isinstance(frame.detail, Arp) and frame.proto == ARP_REQUEST:
             target = frame.dst
+            if frame.src == target and target in port.record.fixed_ips:
+                self._announcements.heard(port, now_s)
         else:
             self._counters.add("no_flow.not_ip", port.record.id)
             return

@@ -52,7 +52,7 @@ from rule_cache.rule import (
     ToController,
 )
 
-ETH_IPV4, ETH_IPV6, ETH_ARP = 0x0800, 0x86DD, 0x0806
+ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 
 #: Protocols whose connections OVS conntrack tells apart. Of SCTP its userspace conntrack reads no
@@ -271,6 +271,14 @@ class Pipeline:
                 Eq(Field.UDP_DST, 67),
             ],
             [self._to(Table.EGRESS_ENTRY)],
+        )
+        # RFC 903; a hypervisor sends it for a VM that has just come by migration.
+        self.announcement = self._shape(
+            "announcement",
+            table,
+            P_PORT,
+            [Eq(Field.REG6, _ZONE), Eq(Field.ETH_SRC, _MAC), Eq(Field.ETH_TYPE, ETH_RARP)],
+            [Meter(Arg("meter")), ToController()],
         )
         self.any_source = {
             family: self._shape(

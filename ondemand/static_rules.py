@@ -48,6 +48,7 @@ def port_rules(
         pipeline.location_miss.rule(zone=zone, meter=meter),
         pipeline.arp_miss.rule(zone=zone, meter=meter),
         pipeline.nd_miss.rule(zone=zone, meter=meter),
+        pipeline.announcement.rule(zone=zone, mac=record.mac, meter=meter),
     ]
     if tunnel_port:
         rules += [

@@ -91,6 +91,7 @@ class Walk(RuleBasedStateMachine):
         host = self.host
         return not (
             host.batching
+            or host.is_dead
             or host.delayed
             or host.feed.error
             or host.feed.inbox
@@ -203,6 +204,8 @@ class Walk(RuleBasedStateMachine):
         host = self.host
         if host.batching:
             host.end_batch()
+        if host.is_dead:
+            host.start_agent(first_epoch=self.next_port * 1000)
         if host.feed.error is not None:
             host.feed.come_back()
         host.delayed = False
@@ -231,7 +234,19 @@ class Walk(RuleBasedStateMachine):
     def change_tunnel(self, ofport: int) -> None:
         self.host.plug_tunnel(ofport)
 
-    @precondition(lambda self: not self.host.batching)
+    @precondition(lambda self: not self.host.batching and not self.host.is_dead)
+    @rule()
+    def kill_agent(self) -> None:
+        self.host.kill_agent()
+        self.host.delayed = False
+        self.is_unaware = False
+
+    @precondition(lambda self: self.host.is_dead and not self.host.batching)
+    @rule()
+    def start_agent(self) -> None:
+        self.host.start_agent(first_epoch=self.next_port * 1000)
+
+    @precondition(lambda self: not self.host.batching and not self.host.is_dead)
     @rule(is_restart=st.booleans())
     def reconnect(self, *, is_restart: bool) -> None:
         if is_restart:

@@ -35,10 +35,21 @@ def small() -> SmallWorld:
     return cloud.world()
 
 
-def _texts(rules: list[Rule], table: Table) -> list[str]:
-    """What is in a table, without the table."""
+def _texts(rules: list[Rule], table: Table, *, but: str = "no such text") -> list[str]:
+    """What is in a table, without the table, and without rules that have ``but`` in their text."""
     head = f"table={int(table)},"
-    return [str(rule).removeprefix(head) for rule in rules if rule.shape.table == table]
+    found = [str(rule).removeprefix(head) for rule in rules if rule.shape.table == table]
+    return [text for text in found if but not in text]
+
+
+def test_a_port_is_heard_when_it_announces_itself(small: SmallWorld) -> None:
+    (text,) = [
+        text for text in _texts(_port_rules(small, "vm1"), Table.PORT_SECURITY) if "0x8035" in text
+    ]
+    assert text == (
+        "priority=200,reg6=0x1,dl_src=fa:16:3e:00:00:0b,dl_type=0x8035"
+        " actions=meter:5,CONTROLLER:65535"
+    )
 
 
 def _port_rules(small: SmallWorld, name: str, tunnel_port: int = 9, meter: int = 5) -> list[Rule]:
@@ -190,7 +201,7 @@ def test_a_port_may_send_from_its_own_addresses(small: SmallWorld) -> None:
         _source(mac, f"dl_type=0x86dd,ipv6_src=fe80::f816:3eff:fe00:b/{every}"),
         _source(mac, "dl_type=0x800,nw_proto=17,nw_src=0.0.0.0,udp_src=68,udp_dst=67"),
     ]
-    texts = _texts(_port_rules(small, "vm1"), Table.PORT_SECURITY)
+    texts = _texts(_port_rules(small, "vm1"), Table.PORT_SECURITY, but="0x8035")
     assert sorted(texts) == sorted(text.format(zone=1) for text in expected)
 
 
@@ -206,7 +217,7 @@ def test_a_pair_binds_its_mac_and_its_prefix(small: SmallWorld) -> None:
         _source(VIRTUAL, f"dl_type=0x86dd,ipv6_src=fe80::5eff:fe00:101/{every}"),
         _source(own, "dl_type=0x800,nw_proto=17,nw_src=0.0.0.0,udp_src=68,udp_dst=67"),
     ]
-    texts = _texts(_port_rules(small, "nat"), Table.PORT_SECURITY)
+    texts = _texts(_port_rules(small, "nat"), Table.PORT_SECURITY, but="0x8035")
     assert sorted(texts) == sorted(text.format(zone=2) for text in expected)
 
 
@@ -247,7 +258,7 @@ def test_a_port_without_port_security_has_neither_policy_nor_anti_spoofing(
     small: SmallWorld,
 ) -> None:
     rules = _port_rules(small, "open")
-    assert _texts(rules, Table.PORT_SECURITY) == [
+    assert _texts(rules, Table.PORT_SECURITY, but="0x8035") == [
         "priority=200,reg6=0x3,dl_type=0x800 actions=resubmit(,40)",
         "priority=200,reg6=0x3,dl_type=0x86dd actions=resubmit(,40)",
     ]
