@@ -71,8 +71,11 @@ class Agent:
         self._datapath_id: int | None = None
         self._meters: set[int] = set()
         self._generation = 0
-        #: While the switch tells what it holds, and what it sent meanwhile.
+        #: What the switch tells of itself, from its connection until all of it is settled.
         self._reading: SwitchReadBack | None = None
+        #: Until it told the least that is needed to serve packets; what came meanwhile is kept.
+        self._is_beginning = False
+        self._has_own_round = False
         self._reading_until_s = 0.0
         self._kept: deque[PacketIn] = deque(maxlen=MAX_KEPT)
         self._adopting_since_s: float | None = None
@@ -109,7 +112,7 @@ class Agent:
         """Counters and sizes, for metrics; read without stopping the engine."""
         engine = self._engine
         return {
-            "connected": self._connection is not None and self._reading is None,
+            "connected": self._connection is not None and not self._is_beginning,
             "adopting": engine.is_adopting,
             "source_error": engine.source_error,
             "ports": sorted(engine.world.ports),
@@ -129,35 +132,39 @@ class Agent:
 
     def connected(self, connection: Connection) -> None:
         with self._collecting:
-            self._reading = SwitchReadBack(self._engine.pipeline)
+            self._reading = SwitchReadBack(
+                self._engine.pipeline,
+                round_number=self._engine.round_number,
+                is_own_round=self._has_own_round,
+            )
+            self._is_beginning = True
             self._reading_until_s = self._clock() + READ_BACK_TIMEOUT_S
             self._kept.clear()
-            connection.send(self._encoder.report_evictions() + self._reading.requests())
+            connection.send(self._encoder.report_evictions() + self._reading.begin())
             self._connection = connection
         LOG.info("switch %016x is connected", connection.id)
 
     def packet_in(self, message: PacketIn) -> None:
-        if self._reading is not None:
+        if self._is_beginning:
             self._kept.append(message)
             return
         self._engine.packet_in(message, self._clock())
 
     def flow_removed(self, message: FlowRemoved) -> None:
-        if self._reading is not None:
-            self._reading.gone.add(message.cookie)
-            return
         self._engine.flow_removed(message)
 
     def statistics(self, message: bytes) -> None:
-        reading = self._reading
-        if reading is None:
+        reading, connection = self._reading, self._connection
+        if reading is None or connection is None:
             return
         try:
-            reading.take(message)
+            request = reading.take(message)
         except MalformedMessage as error:
             self._give_up_reading(f"the switch sent {error}")
             return
-        if reading.done:
+        if request:
+            connection.send(request)
+        if self._is_beginning and reading.is_begun:
             with self._collecting:
                 self._begin(reading)
 
@@ -174,8 +181,8 @@ class Agent:
 
     def collect(self, now_s: float) -> bytes:
         with self._collecting:
-            if self._reading is None:
-                return self._drain(now_s)
+            if not self._is_beginning:
+                return self._drain(now_s) + self._read_on()
             # What is for the switch is worked out anew from what it holds.
             self._drain(now_s)
             self._engine.switch_lost()
@@ -189,24 +196,30 @@ class Agent:
         with self._collecting:
             self._connection = None
             self._reading = None
+            self._is_beginning = False
             self._engine.switch_lost()
         LOG.warning("the switch is disconnected; its rules stay as they are until it is back")
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _begin(self, reading: SwitchReadBack) -> None:
-        """The switch has told what it holds: go on from there."""
-        self._reading = None
-        try:
-            static, on_demand, rounds = reading.found()
-        except MalformedMessage as error:
-            self._give_up_reading(f"the switch sent {error}")
-            return
+        """The switch has told what is needed to serve packets; the rest follows."""
+        self._is_beginning = False
+        self._has_own_round = True
         self._meters = reading.meters
         self._adopting_since_s = self._clock()
-        self._engine.switch_connected(static, on_demand, rounds)
+        self._engine.switch_connected(reading.static, reading, reading.round_number)
         while self._kept:
             self._engine.packet_in(self._kept.popleft(), self._clock())
+
+    def _read_on(self) -> bytes:
+        """Ask the switch for more of what it holds, as the engine gets on with it."""
+        if self._reading is None:
+            return b""
+        if self._reading.is_complete:
+            self._reading = None
+            return b""
+        return self._reading.more()
 
     def _give_up_reading(self, reason: str) -> None:
         """The switch will connect again, and is asked again."""

@@ -38,8 +38,8 @@ _read_multipart = struct.Struct(">4xIHH").unpack_from
 _read_entry = struct.Struct(">HB21xQ").unpack_from
 
 
-def flow_stats_request(xid: int, cookie: int, cookie_mask: int) -> bytes:
-    """Ask for the rules of all tables whose cookie equals ``cookie`` where the mask has ones.
+def flow_stats_request(xid: int, cookie: int, cookie_mask: int, table: int = _ALL_TABLES) -> bytes:
+    """Ask for the rules of a table, or of all, whose cookie equals ``cookie`` where the mask has ones.
 
     ``xid`` has 32 bits, the others 64. A rule that is added while the switch answers may be missing.
     """
@@ -50,7 +50,7 @@ def flow_stats_request(xid: int, cookie: int, cookie_mask: int) -> bytes:
         xid,
         _FLOW,
         0,
-        _ALL_TABLES,
+        table,
         ANY,
         ANY,
         cookie,

@@ -1,133 +1,211 @@
 """What a switch says of itself when it connects: its rules and meters that are ours.
 
-Both are asked for at once; the answers come in many messages. Rules that are always there are decoded
-when the last one is here. Those that come and go with traffic may be very many: of them only the cookies
-are looked at, and they are decoded one by one as adoption asks for them.
+First the little that an agent needs to serve packets: meters, the rules of the tables that no traffic
+fills (they tell zones and epochs), and a cookie round that no rule has. Then the tables that traffic
+fills, in pieces: Open vSwitch makes the answer to a request in one go and forwards nothing meanwhile on
+the userspace datapath (50,000 rules: 70 ms, in which a thousand packets may be lost). A piece is asked
+for when the last one is nearly used up, so that neither side holds all of it.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
 from controller_app.decode import MalformedMessage, xid_of
-from controller_app.flow_mod import VERSION
+from controller_app.flow_mod import ANY, VERSION
 from controller_app.flow_stats import flow_entries, flow_stats_reply, flow_stats_request
 from controller_app.owner import OWNER_XID
 from controller_app.rule_reader import RuleReader
 from ondemand.adoption import FoundRule
-from ondemand.pipeline import ON_DEMAND, Pipeline
-from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE, round_of
+from ondemand.pipeline import ON_DEMAND, Pipeline, Table
+from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE, ROUNDS
 from rule_cache.rule import Rule
 
-_RULES_XID: Final = OWNER_XID | 1
-_METERS_XID: Final = OWNER_XID | 2
+#: Pieces into which a table that traffic fills is divided, by the last bits of the cookie.
+PIECES: Final = 16
+#: Rules that are left when the next piece is asked for.
+LOW_WATER: Final = 200
 
 _MULTIPART_REQUEST: Final = 18
-_METER_CONFIG: Final = 10
+_AGGREGATE, _METER_CONFIG = 2, 10
 _ALL_METERS: Final = 0xFFFFFFFF
+_ALL_TABLES: Final = 0xFF
 _REPLY_MORE: Final = 1
+_ROUND_MASK: Final = MAGIC_MASK | 0xFF << 40
 # Header, type, flags, padding; meter and padding (OpenFlow 1.3.5 sections 7.3.5, 7.3.5.11).
 _pack_meter_request = struct.Struct(">BBHIHH4xI4x").pack
+# As a request for flow statistics (section 7.3.5.3).
+_pack_aggregate_request = struct.Struct(">BBHIHH4xB3xII4xQQHH4x").pack
 _read_multipart = struct.Struct(">HH").unpack_from
 _read_meter = struct.Struct(">HHI").unpack_from
+_read_flow_count = struct.Struct(">16xI").unpack_from
 _BODY: Final = 16
-#: Idle and hard timeout of a flow entry: those that have one come and go (section 7.3.5.2).
-_read_timeouts = struct.Struct(">HH").unpack_from
-_TIMEOUTS: Final = 14
 
 
 class SwitchReadBack:
-    """One read-back, from the requests to the last answer.
+    """One read-back. ``take`` is given each answer and says what to ask next.
 
     Attributes:
         meters: ids of the meters in the switch.
-        gone: cookies of rules that left the switch meanwhile.
+        static: the rules of tables that no traffic fills.
+        round_number: a cookie round that no rule in the switch has.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, round_number: int, is_own_round: bool) -> None:
+        """``is_own_round``: the rules of this round are this very agent's, so it needs no other."""
         self._reader = RuleReader(pipeline)
-        self._on_demand_tables = {pipeline.number(table) for table in ON_DEMAND}
-        self._replies: list[bytes] = []
-        self._awaited = {_RULES_XID, _METERS_XID}
-        self.meters: set[int] = set()
-        self.gone: set[int] = set()
-
-    @staticmethod
-    def requests() -> bytes:
-        """What to ask the switch."""
-        meters = _pack_meter_request(
-            VERSION, _MULTIPART_REQUEST, 24, _METERS_XID, _METER_CONFIG, 0, _ALL_METERS
+        filled = [pipeline.number(table) for table in ON_DEMAND]
+        others = [pipeline.number(table) for table in Table if table not in ON_DEMAND]
+        self._pieces: deque[tuple[int, int]] = deque(
+            (table, piece) for piece in range(PIECES) for table in filled
         )
-        return meters + flow_stats_request(_RULES_XID, MAGIC_VALUE, MAGIC_MASK)
+        self._is_own_round = is_own_round
+        self._last_xid = OWNER_XID
+        #: What the request that is not answered yet was about: meters, a round, a table or a piece.
+        self._awaited: dict[int, str] = {}
+        self._tables = deque(others)
+        self._rounds_tried = 0
+        self._found: deque[tuple[int, bytes, int, int]] = deque()
+        self._strange: deque[FoundRule] = deque()
+        self.meters: set[int] = set()
+        self.static: list[tuple[int, Rule]] = []
+        self.round_number = round_number
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def begin(self) -> bytes:
+        """The first requests."""
+        out = _pack_meter_request(
+            VERSION, _MULTIPART_REQUEST, 24, self._ask("meters"), _METER_CONFIG, 0, _ALL_METERS
+        )
+        if not self._is_own_round:
+            out += self._ask_round()
+        while self._tables:
+            xid = self._ask("table")
+            out += flow_stats_request(xid, MAGIC_VALUE, MAGIC_MASK, self._tables.popleft())
+        return out
+
+    def more(self) -> bytes:
+        """The next request, if it is time for one."""
+        if self._awaited or not self._pieces or len(self._found) > LOW_WATER:
+            return b""
+        table, piece = self._pieces.popleft()
+        return flow_stats_request(
+            self._ask("piece"), MAGIC_VALUE | piece, MAGIC_MASK | (PIECES - 1), table
+        )
 
     @property
-    def done(self) -> bool:
-        """Whether the last answer is here."""
-        return not self._awaited
+    def is_begun(self) -> bool:
+        """Whether what ``begin`` asked for is here."""
+        return not self._awaited or "piece" in self._awaited.values()
 
-    def take(self, message: bytes) -> None:
-        """One multipart reply.
+    # -- answers ---------------------------------------------------------------------------------
+
+    def take(self, message: bytes) -> bytes:
+        """One multipart reply; what to ask because of it.
 
         Raises:
             MalformedMessage: it breaks the format.
         """
         xid = xid_of(message, 0)
-        if xid == _RULES_XID:
-            reply = flow_stats_reply(message, 0, len(message))
-            if reply is None:
-                raise MalformedMessage("a multipart reply that is no flow statistics")
-            self._replies.append(message)
-            more = reply[1]
-        elif xid == _METERS_XID:
+        about = self._awaited.get(xid)
+        if about is None:
+            return b""  # of a read-back that was given up
+        out = b""
+        if about == "meters":
             more = self._take_meters(message)
+        elif about == "round":
+            more = False
+            if self._take_flow_count(message):
+                self.round_number = (self.round_number + 1) % ROUNDS
+                self._rounds_tried += 1
+                if self._rounds_tried < ROUNDS:
+                    out = self._ask_round()
         else:
-            raise MalformedMessage(f"a multipart reply to request 0x{xid:08x}, which was not made")
+            more = self._take_rules(message, is_piece=about == "piece")
         if not more:
-            self._awaited.discard(xid)
+            del self._awaited[xid]
+        return out
 
-    def found(self) -> tuple[list[tuple[int, Rule]], Iterator[FoundRule], set[int]]:
-        """Rules that are always there, all other rules, and the cookie rounds of all.
+    # -- for adoption ----------------------------------------------------------------------------
 
-        Of the first, those that no agent of this version makes are among the second.
-        """
-        static: list[tuple[int, Rule]] = []
-        others: list[FoundRule] = []
-        later: list[tuple[int, bytes, int, int]] = []
-        rounds: set[int] = set()
-        for reply in self._replies:
-            for cookie, table, start, end in flow_entries(reply, 0, len(reply)):
-                rounds.add(round_of(cookie))
-                if table in self._on_demand_tables and any(
-                    _read_timeouts(reply, start + _TIMEOUTS)
-                ):
-                    later.append((cookie, reply, start, end))
-                    continue
-                rule = self._read(reply, start, end)
-                if rule is None:
-                    others.append((cookie, None))
-                else:
-                    static.append((cookie, rule))
-        self._replies.clear()
-        return static, self._decoded(others, later), rounds
+    def next(self) -> FoundRule | None:
+        """A rule of a table that traffic fills; None when none is here now."""
+        if self._strange:
+            return self._strange.popleft()
+        if not self._found:
+            return None
+        cookie, reply, start, end = self._found.popleft()
+        return cookie, self._read(reply, start, end)
 
-    def _decoded(
-        self, others: list[FoundRule], later: list[tuple[int, bytes, int, int]]
-    ) -> Iterator[FoundRule]:
-        yield from others
-        read, gone = self._read, self.gone
-        # From the end, so that memory of what has been decoded is given back.
-        while later:
-            cookie, reply, start, end = later.pop()
-            if cookie not in gone:
-                yield cookie, read(reply, start, end)
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was found has been given out."""
+        return not (self._found or self._strange or self._pieces or self._awaited)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether ``next`` has a rule now."""
+        return bool(self._found or self._strange)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _ask(self, about: str) -> int:
+        self._last_xid += 1
+        self._awaited[self._last_xid] = about
+        return self._last_xid
+
+    def _ask_round(self) -> bytes:
+        return _pack_aggregate_request(
+            VERSION,
+            _MULTIPART_REQUEST,
+            56,
+            self._ask("round"),
+            _AGGREGATE,
+            0,
+            _ALL_TABLES,
+            ANY,
+            ANY,
+            MAGIC_VALUE | self.round_number << 40,
+            _ROUND_MASK,
+            1,
+            4,
+        )
+
+    def _take_rules(self, message: bytes, *, is_piece: bool) -> bool:
+        reply = flow_stats_reply(message, 0, len(message))
+        if reply is None:
+            raise MalformedMessage("a multipart reply that is no flow statistics")
+        for cookie, _, start, end in self._entries(message):
+            if is_piece:
+                self._found.append((cookie, message, start, end))
+                continue
+            rule = self._read(message, start, end)
+            if rule is None:
+                self._strange.append((cookie, None))
+            else:
+                self.static.append((cookie, rule))
+        return reply[1]
+
+    @staticmethod
+    def _entries(message: bytes) -> Iterator[tuple[int, int, int, int]]:
+        return flow_entries(message, 0, len(message))
 
     def _read(self, reply: bytes, start: int, end: int) -> Rule | None:
         try:
             return self._reader.read(reply, start, end)
         except MalformedMessage:
             return None
+
+    @staticmethod
+    def _take_flow_count(message: bytes) -> int:
+        if len(message) < _BODY + 24 or _read_multipart(message, 8)[0] != _AGGREGATE:
+            raise MalformedMessage("a multipart reply that is no aggregate flow statistics")
+        count: int = _read_flow_count(message, _BODY)[0]
+        return count
 
     def _take_meters(self, message: bytes) -> bool:
         if len(message) < _BODY:

@@ -9,8 +9,8 @@ between, so a start with very many rules makes nobody wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from ondemand.installer import Installer
 from ondemand.local_ports import LocalPort
@@ -27,6 +27,31 @@ from rule_cache.rule import Rule
 FoundRule = tuple[int, Rule | None]
 
 
+class Found(Protocol):
+    """The rules that a switch holds in tables that traffic fills, as it tells them by and by."""
+
+    def next(self) -> FoundRule | None:
+        """One more; None when none is here now."""
+
+    @property
+    def has_next(self) -> bool:
+        """Whether ``next`` has one."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all have been given out, and there will be no more."""
+
+
+class NothingFound:
+    """Of a switch that holds nothing of ours."""
+
+    has_next = False
+    is_complete = True
+
+    def next(self) -> None:
+        return None
+
+
 @dataclass(slots=True)
 class Adopted:
     """What became of the rules that were found."""
@@ -41,7 +66,7 @@ class Adoption:
 
     def __init__(
         self,
-        found: Iterator[FoundRule],
+        found: Found,
         *,
         world: World,
         installer: Installer,
@@ -53,7 +78,6 @@ class Adoption:
         self._installer = installer
         self._rejudge = rejudge
         self._subjects = RuleSubjects(pipeline)
-        self._exhausted = False
         #: Found rules that waited for a record which is here now.
         self._again: deque[FoundRule] = deque()
         self._waiting: dict[Need, list[FoundRule]] = {}
@@ -66,12 +90,13 @@ class Adoption:
     @property
     def done(self) -> bool:
         """Whether all that was found is settled."""
-        return self._exhausted and not (self._again or self._waiting or self._unanswered)
+        is_rest = self._again or self._waiting or self._unanswered
+        return self._found.is_complete and not is_rest
 
     @property
     def has_work(self) -> bool:
-        """Whether ``work`` gets on; else records are awaited."""
-        return bool(self._again) or not self._exhausted
+        """Whether ``work`` gets on; else records are awaited, or the switch is."""
+        return bool(self._again) or self._found.has_next
 
     @property
     def waiting(self) -> int:
@@ -98,9 +123,8 @@ class Adoption:
             if self._again:
                 cookie, rule = self._again.popleft()
             else:
-                found = next(self._found, None)
+                found = self._found.next()
                 if found is None:
-                    self._exhausted = True
                     return
                 cookie, rule = found
             if cookie in self._gone:
@@ -112,8 +136,8 @@ class Adoption:
         if rule is None:
             self._delete(cookie)
             return
-        if self._installer.ledger.find(rule.key) is not None:
-            return  # a packet was faster: its rule has taken the place of this one
+        if self._installer.holds(rule.key):
+            return  # it is known, or what was sent meanwhile has taken its place
         port = self._port_of(rule)
         subject = self._subjects.subject(rule, port) if port is not None else None
         if port is None or subject is None:

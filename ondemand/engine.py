@@ -6,9 +6,9 @@ return nothing; ``take`` hands over the effects that have collected.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 
-from ondemand.adoption import Adoption, FoundRule
+from ondemand.adoption import Adoption, Found, NothingFound
 from ondemand.announcements import Announcements
 from ondemand.counters import Counters
 from ondemand.installer import RESEND_AFTER_S, Installer
@@ -26,7 +26,7 @@ from ondemand.slices import Lookup, Snapshot, SourceEvent, SourceState, vpc_slic
 from ondemand.verdict import SOURCE_TAG, Need
 from ondemand.waiting_room import WaitingRoom
 from ondemand.world import World
-from rule_cache.cookie import ROUNDS, Cookies
+from rule_cache.cookie import Cookies
 from rule_cache.rule import Rule
 
 #: How an evicted rule comes back: OFPRR_EVICTION, OpenFlow 1.4 section 7.4.2, which OVS sends as
@@ -135,24 +135,24 @@ class Engine:
     def switch_connected(
         self,
         static: Iterable[tuple[int, Rule]] = (),
-        on_demand: Iterator[FoundRule] | None = None,
-        rounds: Collection[int] = (),
+        on_demand: Found | None = None,
+        round_number: int | None = None,
     ) -> None:
         """The switch is there, and holds these rules of ours.
 
-        ``static`` are the rules that do not come and go with traffic. ``on_demand`` are all others,
-        which ``work`` takes and judges by and by; ``rounds`` are the cookie rounds of all.
+        ``static`` are those of tables that no traffic fills. ``on_demand`` are all others, which
+        ``work`` takes and judges by and by. No rule has a cookie of round ``round_number``, if it is
+        given; cookies of that round are given out then.
         """
         self._installer.lost()
         self._rejudge.lost()
         self._rejudge.holds_epochs = True
-        if self._cookies.round_number in rounds:
-            free = (n for n in range(ROUNDS) if n not in rounds)
-            self._cookies.start_round(next(free, self._cookies.round_number))
+        if round_number is not None and round_number != self._cookies.round_number:
+            self._cookies.start_round(round_number)
         static = list(static)
         self._installer.found_static(static)
         self._adoption = Adoption(
-            on_demand if on_demand is not None else iter(()),
+            on_demand if on_demand is not None else NothingFound(),
             world=self.world,
             installer=self._installer,
             rejudge=self._rejudge,
@@ -177,6 +177,11 @@ class Engine:
     def past_known(self) -> None:
         """The cache was filled with what an earlier agent held when it ended."""
         self._past_is_known = True
+
+    @property
+    def round_number(self) -> int:
+        """The round of cookies that are given out."""
+        return self._cookies.round_number
 
     @property
     def is_adopting(self) -> bool:

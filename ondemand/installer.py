@@ -94,6 +94,12 @@ class Installer:
         for old in self.ledger.adopt(cookie, rule, tags, owner, subject, now_s):
             self._unsend(old)
 
+    def holds(self, key: RuleKey) -> bool:
+        """Whether a rule with this match is in the switch, or on its way, and known here."""
+        if self.ledger.find(key) is not None:
+            return True
+        return any(key in rules for rules in self._static.values())
+
     def discard(self, cookie: int) -> None:
         """Delete a rule that the switch holds and that is in no list here."""
         self.effects.deletes.append(cookie)

@@ -6,12 +6,13 @@ The engine is called as the agent calls it. Effects reach the switch at once, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ondemand.adoption import FoundRule
 from ondemand.engine import Engine
 from ondemand.messages import Effects, FlowRemoved, PacketIn, SourceRequest
+from ondemand.pipeline import ON_DEMAND
 from ondemand.settings import Settings
 from ondemand.slices import Lookup
 from rule_cache.cookie import round_of
@@ -23,6 +24,24 @@ from tests.support.slice_store import SliceStore
 
 #: OpenFlow numbers: of the tunnel port, and of the first VM.
 TUNNEL_PORT, FIRST_PORT = 1, 10
+
+
+class FoundList:
+    """What a switch holds, told at once."""
+
+    def __init__(self, found: Iterable[FoundRule]) -> None:
+        self._found = list(found)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._found
+
+    @property
+    def has_next(self) -> bool:
+        return bool(self._found)
+
+    def next(self) -> FoundRule | None:
+        return self._found.pop(0) if self._found else None
 
 
 class HostSim:
@@ -101,12 +120,14 @@ class HostSim:
     def connected_again(self) -> Moves:
         """The agent reads back what the switch holds."""
         rules = [(cookie, self._read_back(rule)) for cookie, rule in self.switch.rules()]
-        on_demand: list[FoundRule] = [(cookie, None) for cookie in self.strange]
-        on_demand += [found for found in rules if _comes_and_goes(found[1])]
+        filled = {self.engine.pipeline.number(table) for table in ON_DEMAND}
+        found: list[FoundRule] = [(cookie, None) for cookie in self.strange]
+        found += [item for item in rules if item[1].shape.table in filled]
+        rounds = {round_of(cookie) for cookie, _ in rules}
         self.engine.switch_connected(
-            [found for found in rules if not _comes_and_goes(found[1])],
-            iter(on_demand),
-            {round_of(cookie) for cookie, _ in rules},
+            [item for item in rules if item[1].shape.table not in filled],
+            FoundList(found),
+            next(number for number in range(256) if number not in rounds),
         )
         return self.flush()
 
@@ -307,10 +328,6 @@ class HostSim:
 
     def count(self, name: str, port: str | None = None) -> int:
         return self.engine.counters.of(name, port)
-
-
-def _comes_and_goes(rule: Rule) -> bool:
-    return bool(rule.idle_timeout or rule.hard_timeout)
 
 
 def _extend(total: Moves, moves: Moves) -> None:
