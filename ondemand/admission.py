@@ -14,16 +14,16 @@ class TokenBucket:
         self._tokens = burst
         self._filled_s = now_s
 
-    def take(self, now_s: float) -> bool:
-        """Take one token; False when there is none."""
-        if self._tokens >= 1.0:
-            # Refilling only when empty keeps the common case to a comparison and a subtraction.
-            self._tokens -= 1.0
+    def take(self, now_s: float, cost: float = 1.0) -> bool:
+        """Take ``cost`` tokens; False, and none is taken, when there are not so many."""
+        if self._tokens >= cost:
+            # Refilling only when needed keeps the common case to a comparison and a subtraction.
+            self._tokens -= cost
             return True
         tokens = self._tokens + (now_s - self._filled_s) * self._rate
         self._filled_s = now_s
         self._tokens = min(tokens, self._burst)
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
+        if self._tokens >= cost:
+            self._tokens -= cost
             return True
         return False

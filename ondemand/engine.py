@@ -17,6 +17,7 @@ from ondemand.messages import Effects, Fetch, FlowRemoved, Follow, Forget, Packe
 from ondemand.packet_handler import PacketHandler
 from ondemand.pipeline import Pipeline
 from ondemand.port_manager import PortManager
+from ondemand.quarantine import Quarantine
 from ondemand.read_back import found_ports
 from ondemand.rejudge import Rejudge
 from ondemand.rules import RuleMaker
@@ -79,6 +80,9 @@ class Engine:
             on_narrowed=self._port_narrowed,
             on_gone=self._port_gone,
         )
+        self._quarantine = Quarantine(
+            settings, self.counters, self._ports.quarantine, self._end_quarantine
+        )
         self._packets = PacketHandler(
             world=self.world,
             installer=self._installer,
@@ -88,6 +92,7 @@ class Engine:
             waiting=self._waiting,
             counters=self.counters,
             announcements=Announcements(host, self.world, self._installer, self.counters),
+            quarantine=self._quarantine,
         )
         self._rejudge = Rejudge(self.world, self._installer, self._maker, self._ports)
         self._changed_ports: list[str] = []
@@ -319,6 +324,7 @@ class Engine:
         """A few times a second: let deadlines pass."""
         self._judge_changed_ports(now_s)
         self._rejudge.tick(now_s)
+        self._quarantine.tick(now_s)
         if len(self._waiting):
             for need, zones in self._waiting.expire(now_s).items():
                 for zone in zones:
@@ -360,6 +366,9 @@ class Engine:
         if self.world.source_down:
             # An answer that was on its way; what was denied for want of it may be known now.
             self._rejudge.judge_tags((SOURCE_TAG,), now_s)
+
+    def _end_quarantine(self, port: LocalPort) -> None:
+        self._ports.quarantine(port, 0)
 
     def _port_changed(self, port: LocalPort) -> None:
         self._changed_ports.append(port.tag)

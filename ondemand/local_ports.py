@@ -27,6 +27,8 @@ class LocalPort:
     epoch: int
     #: Epochs of single remote addresses whose connections had to be judged again, but no others.
     remote_epochs: dict[bytes, int] = field(default_factory=dict)
+    #: Seconds that its quarantine lasts from its beginning; 0: it is in none.
+    quarantine_s: int = 0
     tag: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from ondemand.local_ports import LocalPort
 from ondemand.malformed import Malformed
 from ondemand.messages import Fetch, PacketIn
 from ondemand.pipeline import ICMP, ICMPV6, Pipeline, Table
+from ondemand.quarantine import FRUITLESS, Quarantine
 from ondemand.records import Direction
 from ondemand.rules import RuleMaker
 from ondemand.settings import Settings
@@ -44,6 +45,9 @@ _INGRESS_VERDICT, _PORT_SECURITY = Table.INGRESS_VERDICT, Table.PORT_SECURITY
 _EGRESS, _INGRESS = Direction.EGRESS, Direction.INGRESS
 _NOT_FRAGMENT = Fragment.NOT_FRAGMENT
 
+#: What a packet-in that leads nowhere costs its port on top.
+_VAIN = FRUITLESS - 1
+
 
 class PacketHandler:
     """Handles packet-ins. It decides by the world and installs through the installer."""
@@ -59,6 +63,7 @@ class PacketHandler:
         waiting: WaitingRoom,
         counters: Counters,
         announcements: Announcements,
+        quarantine: Quarantine,
     ) -> None:
         self._world = world
         self._installer = installer
@@ -67,10 +72,12 @@ class PacketHandler:
         self._waiting = waiting
         self._counters = counters
         self._announcements = announcements
+        self._quarantine = quarantine
         self._buckets: dict[int, TokenBucket] = {}
         #: Zones of which the switch refused a rule, and until when their packet-ins are dropped.
         self._held_back_s: dict[int, float] = {}
         self._location_table = pipeline.number(Table.LOCATION)
+        self._ingress_verdict_table = pipeline.number(Table.INGRESS_VERDICT)
         #: By length of address; both underlays and both ways of getting there share a slot.
         self._tunnel_slots = {
             4: pipeline.location_tunnel[4, 4, False].slot,
@@ -103,6 +110,12 @@ class PacketHandler:
         if self._held_back_s and now_s < self._held_back_s.get(zone, now_s):
             self._counters.add("packet_in.refused", port.record.id)
             return
+        if table is not _INGRESS_VERDICT:
+            # What comes to a port is not its doing.
+            if self._quarantine.holds(zone):
+                self._counters.add("packet_in.quarantined", port.record.id)
+                return
+            self._quarantine.charge(port, 1, now_s)
         self._counters.add("packet_in", port.record.id)
         self._walk(packet, table, port, now_s)
 
@@ -123,6 +136,7 @@ class PacketHandler:
 
     def forget_port(self, zone: int) -> None:
         self._announcements.forget_port(zone)
+        self._quarantine.forget_port(zone)
         self._buckets.pop(zone, None)
         self._held_back_s.pop(zone, None)
 
@@ -131,6 +145,8 @@ class PacketHandler:
             frame = parse(packet.data)
         except Malformed as error:
             self._counters.add(f"malformed.{error.reason.value}", port.record.id)
+            if table is not _INGRESS_VERDICT:
+                self._quarantine.charge(port, _VAIN, now_s)
             return
         if table is _RESPONDER:
             self._answer(packet, frame, port, now_s)
@@ -152,12 +168,14 @@ class PacketHandler:
             found = flow_of(packet, frame, _EGRESS)
             if isinstance(found, NoFlow):
                 self._counters.add(f"no_flow.{found.value}", port.record.id)
+                self._quarantine.charge(port, _VAIN, now_s)
                 return
             flow = found
             if not self._verdict(packet, port, flow, now_s):
                 return
         elif frame.kind not in (Kind.IPV4, Kind.IPV6):
             self._counters.add("no_flow.not_ip", port.record.id)
+            self._quarantine.charge(port, _VAIN, now_s)
             return
         if table is _EGRESS_VERDICT and self._is_placed(port, frame):
             self._counters.add("allowed", port.record.id)
@@ -172,6 +190,7 @@ class PacketHandler:
         reason = self._place(port, port.zone, subject, location, now_s, packet.table)
         if reason is not None:
             self._counters.add(f"no_location.{reason.value}", port.record.id)
+            self._quarantine.charge(port, _VAIN, now_s)
             return
         if isinstance(location, Local) and not self._settle_target(
             packet, frame, port, flow, location, now_s
@@ -227,6 +246,7 @@ class PacketHandler:
         self._install_verdict(target, at_target, verdict, port.zone, now_s)
         if isinstance(verdict, Deny):
             self._counters.add(f"denied.{verdict.reason.value}", target.record.id)
+            self._quarantine.charge(port, _VAIN, now_s)
             return False
         return self._place_way_back(target, packet, frame, port, now_s)
 
@@ -272,6 +292,8 @@ class PacketHandler:
         self._install_verdict(port, flow, verdict, port.zone, now_s, packet.table)
         if isinstance(verdict, Deny):
             self._counters.add(f"denied.{verdict.reason.value}", port.record.id)
+            if packet.table != self._ingress_verdict_table:
+                self._quarantine.charge(port, _VAIN, now_s)
             return False
         return True
 
@@ -345,6 +367,7 @@ class PacketHandler:
             self._installer.effects.packet_outs.append((port.ofport, 0, packet.data))
         else:
             self._counters.add(f"not_answered.{answer.reason.value}", port.record.id)
+            self._quarantine.charge(port, _VAIN, now_s)
 
     def _park(self, need: Need, packet: PacketIn, port: LocalPort, now_s: float) -> None:
         if not self._waiting.park(need, packet, port.zone, now_s):

@@ -158,6 +158,7 @@ class Pipeline:
         self._locations()
         self._responders()
         self._nd_reply()
+        self._quarantine()
         self._deliver()
 
     def number(self, table: Table) -> int:
@@ -738,6 +739,39 @@ class Pipeline:
                 SetField(Field.ND_RESERVED, ND_OVERRIDE),
                 OutputInPort(),
             ],
+        )
+
+    def _quarantine(self) -> None:
+        """Drops all new flows of one port by few and coarse matches, so that they meet few megaflows.
+
+        Above the exact answers in RESPONDER and the verdicts of untracked flows; in EGRESS_STATE below
+        what has been judged. Not for connections that are to be judged again: they are not new.
+        """
+        new = CtState.NEW | CtState.TRK
+        zone = Eq(Field.REG6, _ZONE)
+        self.quarantine = (
+            self._shape(
+                "quarantine_arp",
+                Table.RESPONDER,
+                P_GUARD,
+                [zone, Eq(Field.ETH_TYPE, ETH_ARP)],
+                [],
+            ),
+            self._shape("quarantine_nd", Table.RESPONDER, P_GUARD, [zone, _eth(6)], []),
+            self._shape(
+                "quarantine_new",
+                Table.EGRESS_STATE,
+                P_EXACT + 10,
+                [zone, Eq(Field.CT_STATE, new, new)],
+                [],
+            ),
+            self._shape(
+                "quarantine_untracked",
+                Table.EGRESS_VERDICT,
+                P_GUARD,
+                [zone, Eq(Field.CT_STATE, 0, CtState.TRK)],
+                [],
+            ),
         )
 
     def _deliver(self) -> None:

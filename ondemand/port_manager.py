@@ -17,7 +17,7 @@ from ondemand.read_back import FoundPort
 from ondemand.records import Port, Subnet, port_key
 from ondemand.settings import Settings
 from ondemand.slices import group_slice, host_slice, vpc_slice
-from ondemand.static_rules import frame_rules, port_rules
+from ondemand.static_rules import frame_rules, port_rules, quarantine_rules
 from ondemand.world import World
 
 _MAX_EPOCH = 0xFFFFFFFF
@@ -79,6 +79,7 @@ class PortManager:
         for port in self._world.ports.values():
             self._set_meter(port)
             self._program(port)
+            self.quarantine(port, port.quarantine_s)
         self.settle_all()
 
     def _read_back(self, found: Iterable[FoundPort]) -> None:
@@ -190,6 +191,11 @@ class PortManager:
             self._counters.add("epoch.remote_bumped", port.record.id, len(remotes))
             self._program(port, late=self._epoch_shapes())
 
+    def quarantine(self, port: LocalPort, seconds: int) -> None:
+        """End the new flows of a port for so long; 0: let them pass again."""
+        port.quarantine_s = seconds
+        self._installer.set_static(_quarantine(port), quarantine_rules(self._pipeline, port))
+
     def _record(self, port_id: str) -> Port | None:
         records = self._world.cache.whole(self._host_slice)
         record = records.get(port_key(port_id)) if records is not None else None
@@ -257,6 +263,7 @@ class PortManager:
     def _deactivate(self, port: LocalPort) -> None:
         self._world.remove_port(port)
         self._installer.set_static(_name(port), ())
+        self._installer.set_static(_quarantine(port), ())
         self._installer.delete_owned(port.zone)
         if self._settings.meter_rate:
             self._installer.effects.meters.append(SetMeter(port.zone, 0, 0))
@@ -337,6 +344,10 @@ class PortManager:
 
 def _rank(port: LocalPort, mac: bytes) -> tuple[bool, str]:
     return port.record.mac != mac, port.record.id
+
+
+def _quarantine(port: LocalPort) -> str:
+    return "quarantine " + port.record.id
 
 
 def _name(port: LocalPort) -> str:

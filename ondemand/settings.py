@@ -43,6 +43,13 @@ class Settings:
     admission_rate: int = 10_000
     #: Packet-ins of one port handled at once before its rate counts. 1..10^7
     admission_burst: int = 5_000
+    #: Packet-ins per second of one port, those that lead nowhere counted four times, beyond which its
+    #: new flows are put in quarantine. 1..10^7
+    flood_rate: int = 4_000
+    #: Packet-ins of one port, counted so, that may come at once before flood_rate counts. 1..10^7
+    flood_burst: int = 8_000
+    #: Seconds of the longest quarantine; 0 switches quarantine off. 0..3600
+    quarantine_max_s: int = 8
     #: Packets that wait for a record, in all. 1..10^6
     max_parked: int = 4_096
     #: Packets of one port that wait for a record. 1..max_parked
@@ -84,6 +91,9 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("meter_burst", 1, 10_000_000),
     ("admission_rate", 1, 10_000_000),
     ("admission_burst", 1, 10_000_000),
+    ("flood_rate", 1, 10_000_000),
+    ("flood_burst", 1, 10_000_000),
+    ("quarantine_max_s", 0, 3600),
     ("max_parked", 1, 1_000_000),
     ("max_parked_per_port", 1, 1_000_000),
     ("park_s", 0.01, 60),

@@ -68,6 +68,16 @@ def port_rules(
     return rules
 
 
+def quarantine_rules(pipeline: Pipeline, port: LocalPort) -> list[Rule]:
+    """What ends the new flows of a port in quarantine; none when it is in none.
+
+    A port without port security is not asked for verdicts, so its flows have no place to end.
+    """
+    if not port.quarantine_s or not port.record.port_security:
+        return []
+    return [Rule(shape, (port.zone,), 0, port.quarantine_s) for shape in pipeline.quarantine]
+
+
 def epoch_rules(pipeline: Pipeline, port: LocalPort, direction: Direction) -> list[Rule]:
     """The rules that carry a port's policy epochs; they move when its policy narrows."""
     rules = [

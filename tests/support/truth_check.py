@@ -16,7 +16,7 @@ from ondemand.records import Port
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import SliceCache
 from ondemand.slices import SliceKind, host_slice, kind_of, vpc_slice
-from ondemand.static_rules import frame_rules, port_rules
+from ondemand.static_rules import frame_rules, port_rules, quarantine_rules
 from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
 from ondemand.topology import Topology
 from ondemand.verdict import SOURCE_TAG, Need
@@ -98,6 +98,7 @@ def check_ports(host: HostSim) -> None:
         meter = port.zone if engine.settings.meter_rate else 0
         macs = [mac for mac in port.macs if _first_with(mac, port.subnet.vni, ports) is port]
         expected += port_rules(engine.pipeline, port, host.tunnel_port, meter, macs)
+        expected += quarantine_rules(engine.pipeline, port)
         assert (port.zone in host.switch.meters) == bool(meter)
     found = [rule for _, rule in engine.installer.static_rules()]
     assert sorted(map(str, found)) == sorted(map(str, expected))
