@@ -11,7 +11,7 @@ TEST_TIMEOUT_S := 300
 BENCH ?= setup_rate
 ARGS ?=
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test fuzz lint bench clean
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...']"
@@ -21,6 +21,7 @@ help: ## show this list
 	@echo "  make demo ARGS='--neighbors 100000'     the VPC has 100,000 neighbors more"
 	@echo "  make test ARGS='tests/unit -k cookie'   only these tests"
 	@echo "  make test ARGS=--cov                    branch coverage of the pure packages"
+	@echo "  make fuzz ARGS='--frames 1000000 --seed 1'"
 	@echo "  make bench BENCH=first_packet ARGS=--json=out.json"
 
 setup: ## install what is missing: Debian packages, and the Python packages into .venv
@@ -32,6 +33,10 @@ demo: setup ## three compute hosts on real Open vSwitch, watched while they work
 test: SETUP_FLAGS := --bench
 test: lint ## lint, then all tests, those on real Open vSwitch included (root)
 	scripts/as-root env ONDEMAND_REQUIRE_SYSTEM=1 $(VENV)/pytest --timeout=$(TEST_TIMEOUT_S) $(ARGS)
+
+fuzz: SETUP_FLAGS := --bench
+fuzz: setup ## hostile input by the million; findings end in tests/fuzz/corpus
+	@$(VENV)/python -m tests.fuzz $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(VENV)/ruff check .

@@ -10,7 +10,7 @@ import ipaddress
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from controller_app.config_file import ConfigError, Values, read_file
 from controller_app.config_keys import KEYS, Value
@@ -23,6 +23,9 @@ from ondemand.slices import SliceNameError, check_id
 
 __all__ = ["AgentConfig", "ConfigError", "build_config", "checked_values", "load_config"]
 
+#: Rules in one table that are always there: a few per local port.
+STANDING_RULES: Final = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
@@ -33,6 +36,8 @@ class AgentConfig:
         tunnel_ip: its tunnel address, 4 or 16 bytes.
         bridge: which bridge, and how.
         settings: of the engine.
+        switch_table_rules: rules that the switch itself lets into one table.
+        max_connections_per_port: connections in one port's conntrack zone; 0: no limit.
         source_kind: what kind of source it is, a key of ``source_factory.OPENERS``.
         source_file: the slice store.
         source_poll_s: seconds between looks at it.
@@ -45,6 +50,8 @@ class AgentConfig:
     tunnel_ip: bytes
     bridge: BridgeConfig
     settings: Settings
+    switch_table_rules: int
+    max_connections_per_port: int
     source_kind: str
     source_file: Path
     source_poll_s: float
@@ -92,11 +99,17 @@ def build_config(values: Values, path: Path) -> AgentConfig:
         given = values.get((table, name))
         return None if given is None else folder / str(given)
 
+    settings = Settings(**_setting_fields(values))
+    table_rules = values.get(("limits", "switch_table_rules"))
     return AgentConfig(
         host_id=str(values["host", "id"]),
         tunnel_ip=parse_ip(str(values["host", "tunnel_ip"])),
         bridge=BridgeConfig(**_bridge_fields(values)),
-        settings=Settings(**_setting_fields(values)),
+        settings=settings,
+        switch_table_rules=int(
+            settings.max_rules + STANDING_RULES if table_rules is None else table_rules
+        ),
+        max_connections_per_port=int(get("limits", "max_connections_per_port")),
         source_kind=str(get("source", "kind")),
         source_file=folder / str(values["source", "file"]),
         source_poll_s=float(get("source", "poll_ms")) / 1000,

@@ -77,6 +77,9 @@ TABLES: Final = {
     "metrics": "What the agent counts.",
 }
 
+#: Default of [limits] max_connections_per_port.
+MAX_CONNECTIONS_PER_PORT: Final = 65_536
+
 _BRIDGE: Final = BridgeConfig()
 _SETTINGS: Final = Settings()
 
@@ -200,10 +203,30 @@ KEYS: Final = (
         "A denied flow, or one to an unknown destination, is dropped in the switch for so long before"
         " it is looked at again.",
     ),
+    _setting(
+        *("rules", "outage_deny_s", "seconds", 1, 3600),
+        "The same while the source of the goal state does not answer.",
+    ),
     _setting(*("limits", "max_rules", "rules", 100, 10_000_000), "On-demand rules in all."),
     _setting(
         *("limits", "max_rules_per_port", "rules", 10, 10_000_000),
         "On-demand rules on one port's account, at most max_rules. Left out: no more than max_rules.",
+    ),
+    Key(
+        *("limits", "switch_table_rules", Kind.INTEGER),
+        "Rules in one table of the switch, the last resort behind max_rules: a full table drops rules of"
+        " the port (where neighbors are: of the subnet) that has most in it. Left out: max_rules, and"
+        " room for 10000 rules that are always there.",
+        unit="rules",
+        low=100,
+        high=20_000_000,
+        sample=210_000,
+    ),
+    _number(
+        *("limits", "max_connections_per_port", "connections", 0, 10_000_000),
+        "Connections of one port that the switch tracks. Past that no reply to a new one passes, and no"
+        " other port feels it. 0 sets no limit.",
+        MAX_CONNECTIONS_PER_PORT,
     ),
     _setting(
         *("limits", "meter_rate", "packets per second", 0, 10_000_000),
@@ -220,6 +243,19 @@ KEYS: Final = (
     _setting(
         *("limits", "admission_burst", "packets", 1, 10_000_000),
         "Packets of one port that are handled at once before admission_rate counts.",
+    ),
+    _setting(
+        *("limits", "flood_rate", "packets per second", 1, 10_000_000),
+        "Packets of one port, those that lead nowhere counted four times, beyond which its new flows are"
+        " put in quarantine.",
+    ),
+    _setting(
+        *("limits", "flood_burst", "packets", 1, 10_000_000),
+        "Packets of one port, counted so, that may come at once before flood_rate counts.",
+    ),
+    _setting(
+        *("limits", "quarantine_max_s", "seconds", 0, 3600),
+        "The longest quarantine of a port that floods; 0 switches quarantine off.",
     ),
     _setting(
         *("limits", "max_parked", "packets", 1, 1_000_000),

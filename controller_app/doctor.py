@@ -7,6 +7,7 @@ from pathlib import Path
 
 from controller_app.config import AgentConfig, ConfigError, load_config
 from controller_app.doctor_check import Check, Machine, Status
+from controller_app.doctor_limits import Limits
 from controller_app.doctor_machine import demo_checks, machine_checks
 from controller_app.doctor_switch import switch_checks
 from controller_app.ovsdb_config import BridgeConfig
@@ -32,8 +33,10 @@ def run_checks(config_path: Path | None, machine: Machine | None = None) -> Iter
             yield Check("config", Status.FAIL, str(error), "mend the file")
         else:
             yield Check("config", Status.OK, f"{config_path} is sound")
-    yield from switch_checks(machine, BridgeConfig() if config is None else config.bridge)
-    if config is not None:
+    if config is None:
+        yield from switch_checks(machine, BridgeConfig())
+    else:
+        yield from switch_checks(machine, config.bridge, Limits.of(config))
         yield _store(config)
     yield from demo_checks(machine)
 

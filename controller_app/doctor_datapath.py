@@ -6,13 +6,12 @@ without it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from controller_app.doctor_check import Check, Machine, Status
+from controller_app.doctor_sockets import Sockets
 from controller_app.ovsdb_config import BridgeConfig
 from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE
 
@@ -31,7 +30,7 @@ _SMALLEST_FRAGMENT: Final = (1200, 1280)
 
 def datapath_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
     """Of a bridge that works."""
-    sockets = _Sockets(machine, config)
+    sockets = Sockets(machine, config)
     yield _rules(sockets, config.bridge)
     yield _meters(sockets)
     yield _features(sockets)
@@ -39,48 +38,10 @@ def datapath_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
 
 def conntrack_checks(machine: Machine, config: BridgeConfig, datapath: str) -> Iterator[Check]:
     """What conntrack of a datapath type cannot do, so that nobody has to find out."""
-    yield from _conntrack(_Sockets(machine, config), datapath)
+    yield from _conntrack(Sockets(machine, config), datapath)
 
 
-class _Sockets:
-    """The sockets of ovs-vswitchd, beside that of the database."""
-
-    def __init__(self, machine: Machine, config: BridgeConfig) -> None:
-        kind, _, path = config.ovsdb.partition(":")
-        folder = os.environ.get("OVS_RUNDIR", "/var/run/openvswitch")
-        self._folder = Path(path).parent if kind == "unix" else Path(folder)
-        self._machine = machine
-        self._bridge = config.bridge
-
-    def ofctl(self, command: str, *args: str) -> str | None:
-        """ovs-ofctl on the bridge; None when it cannot be asked."""
-        socket = f"unix:{self._folder / self._bridge}.mgmt"
-        said = self._machine.run("ovs-ofctl", "-OOpenFlow13", "--timeout=3", command, socket, *args)
-        return said.text if said is not None and said.code == 0 else None
-
-    def appctl(self, *args: str) -> str | None:
-        """ovs-appctl on ovs-vswitchd; None when it cannot be asked."""
-        target = self._control_socket()
-        if target is None:
-            return None
-        said = self._machine.run("ovs-appctl", "--timeout=3", "-t", str(target), *args)
-        return said.text if said is not None and said.code == 0 else None
-
-    def features(self) -> str | None:
-        return self.appctl("dpif/show-dp-features", self._bridge)
-
-    def _control_socket(self) -> Path | None:
-        try:
-            pid = (self._folder / "ovs-vswitchd.pid").read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            pid = ""
-        for name in (f"ovs-vswitchd.{pid}.ctl", "ovs-vswitchd.ctl"):
-            if self._machine.has_path(str(self._folder / name)):
-                return self._folder / name
-        return None
-
-
-def _rules(sockets: _Sockets, bridge: str) -> Check:
+def _rules(sockets: Sockets, bridge: str) -> Check:
     said = sockets.ofctl("dump-aggregate", f"cookie={MAGIC_VALUE:#x}/{MAGIC_MASK:#x}")
     count = re.search(r"flow_count=(\d+)", said or "")
     if count is None:
@@ -90,7 +51,7 @@ def _rules(sockets: _Sockets, bridge: str) -> Check:
     return Check("rules", Status.OK, "none of an agent is in the switch")
 
 
-def _meters(sockets: _Sockets) -> Check:
+def _meters(sockets: Sockets) -> Check:
     said = sockets.ofctl("meter-features")
     most = re.search(r"max_meter:(\d+)", said or "")
     if most is None:
@@ -105,7 +66,7 @@ def _meters(sockets: _Sockets) -> Check:
     )
 
 
-def _features(sockets: _Sockets) -> Check:
+def _features(sockets: Sockets) -> Check:
     said = sockets.features()
     if said is None:
         return _not_asked("datapath features", "ovs-vswitchd")
@@ -121,7 +82,7 @@ def _features(sockets: _Sockets) -> Check:
     return Check("datapath features", Status.OK, ", ".join(NEEDED_FEATURES))
 
 
-def _conntrack(sockets: _Sockets, datapath: str) -> Iterator[Check]:
+def _conntrack(sockets: Sockets, datapath: str) -> Iterator[Check]:
     if datapath == "system":
         yield Check(
             "conntrack",

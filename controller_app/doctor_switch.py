@@ -11,7 +11,10 @@ from typing import Final
 
 from controller_app.doctor_check import Check, Machine, Status
 from controller_app.doctor_datapath import conntrack_checks, datapath_checks
+from controller_app.doctor_limits import Limits, connection_limits, table_limits
+from controller_app.openflow_address import plain
 from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
+from controller_app.ovsdb_controller import LISTENERS
 from controller_app.ovsdb_errors import START_OVS, OvsdbError, OvsdbUnreachableError
 from controller_app.ovsdb_facts import BridgeFacts, SwitchFacts, switch_facts
 from controller_app.ovsdb_link import Link, find_row
@@ -21,7 +24,9 @@ OVSDB_TIMEOUT_S: Final = 3.0
 _START: Final = f"{START_OVS}, or: service openvswitch-switch start"
 
 
-def switch_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
+def switch_checks(
+    machine: Machine, config: BridgeConfig, limits: Limits | None = None
+) -> Iterator[Check]:
     try:
         facts = switch_facts(config.ovsdb, timeout_s=OVSDB_TIMEOUT_S)
     except OvsdbUnreachableError as error:
@@ -41,6 +46,10 @@ def switch_checks(machine: Machine, config: BridgeConfig) -> Iterator[Check]:
     if bridge is not None and bridge.works:
         yield from datapath_checks(machine, config)
     yield from conntrack_checks(machine, config, datapath)
+    limits = limits or Limits()
+    yield table_limits(limits, bridge)
+    if bridge is not None and bridge.works:
+        yield connection_limits(machine, config, limits, datapath)
 
 
 def _database(config: BridgeConfig, facts: SwitchFacts) -> Check:
@@ -114,9 +123,11 @@ def _controller(config: BridgeConfig, bridge: BridgeFacts) -> Check:
     targets = {
         target: connected
         for target, connected in bridge.controllers
-        if not target.startswith(("ptcp:", "pssl:", "punix:"))
+        if not target.startswith(LISTENERS)
     }
-    foreign = [target for target in targets if target != config.controller]
+    wanted = plain(config.controller)
+    ours = {target for target in targets if plain(target) == wanted}
+    foreign = [target for target in targets if target not in ours]
     if foreign:
         status = Status.WARN if config.take_over else Status.FAIL
         return Check(
@@ -125,9 +136,9 @@ def _controller(config: BridgeConfig, bridge: BridgeFacts) -> Check:
             f"bridge {config.bridge} obeys {', '.join(foreign)}",
             f"ovs-vsctl del-controller {config.bridge}, or set [bridge] take_over = true",
         )
-    if config.controller not in targets:
+    if not ours:
         return Check("controller", Status.OK, "none is set; the agent sets its own")
-    if not targets[config.controller]:
+    if not any(targets[target] for target in ours):
         return Check(
             "controller",
             Status.WARN,

@@ -9,38 +9,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from controller_app.explain_decisions import (
+    decide_location,
+    decide_policy,
+    decide_resolution,
+    port_at,
+)
 from controller_app.explain_flow import parse_flow
 from controller_app.explain_packet import Packet, complete, conntrack_refuses, lookup
-from controller_app.explain_reads import (
-    deciding_rule,
-    port_of_tag,
-    who_is_allowed,
-)
 from controller_app.explain_steps import Explanation, Step, StepLog
 from controller_app.explain_store import HostView, Store, has_port, host_of_port
-from controller_app.explain_words import REASONS, source_sentence
+from controller_app.explain_words import source_sentence
 from ondemand.addresses import format_ip, format_mac
 from ondemand.decide import way_back
-from ondemand.flow import Flow, NoFlow
+from ondemand.flow import NoFlow
 from ondemand.local_ports import LocalPort
 from ondemand.pipeline import Pipeline, Table
-from ondemand.policy import Policy, RuleRef
 from ondemand.records import Direction
 from ondemand.rules import RuleMaker
 from ondemand.settings import Settings
 from ondemand.static_rules import frame_rules, port_rules
-from ondemand.verdict import (
-    Answer,
-    Deny,
-    GatewayEcho,
-    Local,
-    NoLocation,
-    Reason,
-    Tunnel,
-)
+from ondemand.verdict import Answer, Local, Tunnel
 from rule_cache.fields import Field
 from rule_cache.rule import Resubmit
-from rule_cache.tags import Tag
 
 
 def explain(
@@ -124,18 +115,9 @@ class _Walk:
         return None
 
     def _resolve(self, view: HostView, port: LocalPort, target: bytes) -> bytes | None:
-        answer = view.resolve(port, target)
-        protocol = "ARP" if len(target) == 4 else "neighbor discovery"
-        asked = f"{protocol} for {format_ip(target)}"
-        flows = [self._maker(view).for_resolution(port, target, answer)]
-        if isinstance(answer, Answer):
-            who = "the gateway" if answer.router else "a neighbor"
-            sentence = f"{asked} is answered with {format_mac(answer.mac)}, {who}"
-            self.log.add("resolve", view, port, sentence, tags=answer.tags, flows=flows)
-            return answer.mac
-        sentence = f"{asked} is not answered: {REASONS[answer.reason]}"
-        self.log.deny("resolve", view, port, sentence, answer, flows)
-        return None
+        decision = decide_resolution(view, self._maker(view), port, target)
+        self.log.decided("resolve", view, port, decision)
+        return decision.outcome.mac if isinstance(decision.outcome, Answer) else None
 
     # -- may it be sent --------------------------------------------------------------------------
 
@@ -174,63 +156,27 @@ class _Walk:
                 name, view, port, sentence, allowed=False, reason=NoFlow.INVALID_STATE.value
             )
             return False
-        verdict = view.judge(port, flow)
-        flows = self._maker(view).for_verdict(port, flow, verdict)
+        decision = decide_policy(view, self._maker(view), port, flow)
         remarks = [remark] if remark else []
         if flow.reply:
             remarks.append(
                 f"judged as the {flow.direction.name.lower()} connection that it answers; while that"
                 " connection is as it was judged, its state lets the answer pass without these rules"
             )
-        if isinstance(verdict, Deny):
-            remarks.append(self._why(view, port, flow, verdict))
-            self.log.deny(name, view, port, REASONS[verdict.reason], verdict, flows, tuple(remarks))
-            return False
-        rule = deciding_rule(view, verdict.rule) if isinstance(verdict.rule, RuleRef) else None
-        sentence = f"allowed by rule {rule.text}" if rule else f"allowed always: {verdict.rule}"
-        self.log.add(
-            name,
-            view,
-            port,
-            sentence,
-            rule=rule,
-            remarks=tuple(remarks),
-            tags=verdict.tags,
-            flows=flows,
-        )
-        return True
-
-    def _why(self, view: HostView, port: LocalPort, flow: Flow, verdict: Deny) -> str:
-        groups = port.record.groups
-        if verdict.reason is Reason.GROUP_MISSING:
-            return f"these groups do not exist: {', '.join(view.world.missing_groups(groups))}"
-        policy = view.world.policy(groups)
-        if verdict.reason is Reason.NO_RULE and isinstance(policy, Policy):
-            return who_is_allowed(policy, port, flow)
-        return "no security rule can allow it"
+        self.log.decided(name, view, port, decision, tuple(remarks))
+        return decision.is_allowed
 
     # -- where does it go ------------------------------------------------------------------------
 
     def _onward(self, view: HostView, port: LocalPort, packet: Packet) -> None:
-        location = view.locate(port, packet.eth_dst, packet.dst, echo=packet.is_echo_request)
-        make = self._maker(view).for_location
-        vni = port.subnet.vni
-        flows = [make(view.world.ports, vni, packet.eth_dst, packet.dst, location)]
-        if isinstance(location, NoLocation):
-            self.log.deny("location", view, port, REASONS[location.reason], location, flows)
+        where = (packet.eth_dst, packet.dst)
+        maker = self._maker(view)
+        decision = decide_location(view, maker, port, *where, echo=packet.is_echo_request)
+        self.log.decided("location", view, port, decision)
+        location = decision.outcome
+        if not isinstance(location, Local | Tunnel):
             return
-        if isinstance(location, GatewayEcho):
-            sentence = "the gateway itself answers"
-            self.log.add("location", view, port, sentence, tags=location.tags, flows=flows)
-            return
-        target_id = location.port if isinstance(location, Local) else _port_found(location.tags)
-        routed = "" if location.rewrite is None else ", routed"
-        if isinstance(location, Tunnel):
-            place = f"by tunnel to {format_ip(location.host)}, VNI {location.vni}"
-        else:
-            place = "on this host"
-        sentence = f"port {target_id} {place}{routed}"
-        self.log.add("location", view, port, sentence, tags=location.tags, flows=flows)
+        target_id = port_at(location)
         there = view if isinstance(location, Local) else self._arrive(target_id, location)
         if there is not None:
             target = there.world.ports[target_id]
@@ -265,23 +211,17 @@ class _Walk:
     def _way_back(self, view: HostView, port: LocalPort, packet: Packet) -> None:
         """What the agent settles in the same go: where the port's answer will go."""
         mac = way_back(port, packet.eth_src, packet.src)
-        location = view.locate(port, mac, packet.src)
-        if isinstance(location, NoLocation):
-            why = REASONS[location.reason]
-            sentence = f"no location of the answer to {format_ip(packet.src)}: {why}"
-            self.log.add("way back", view, port, sentence, tags=location.tags)
+        decision = decide_location(view, self._maker(view), port, mac, packet.src)
+        if not decision.is_allowed:
+            sentence = f"no location of the answer to {format_ip(packet.src)}: {decision.sentence}"
+            self.log.add("way back", view, port, sentence, tags=decision.tags)
             return
-        make = self._maker(view).for_location
-        flows = [make(view.world.ports, port.subnet.vni, mac, packet.src, location)]
         sentence = f"the answer to {format_ip(packet.src)} goes to {format_mac(mac)}"
-        self.log.add("way back", view, port, sentence, tags=location.tags, flows=flows)
+        self.log.add(
+            "way back", view, port, sentence, tags=decision.tags, flows=list(decision.rules)
+        )
 
     def _maker(self, view: HostView) -> RuleMaker:
         maker = RuleMaker(self._pipeline, self._settings)
         maker.tunnel_port = view.tunnel_port
         return maker
-
-
-def _port_found(tags: tuple[Tag, ...]) -> str:
-    """The port that a location is about: the last one that finding it asked for."""
-    return [port for tag in tags if (port := port_of_tag(tag)) is not None][-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from controller_app.explain_store import HostView
+from controller_app.explain_store import StoreView
 from ondemand.addresses import AddressError, Prefix, format_ip, parse_ip, parse_mac
 from ondemand.flow import Flow
 from ondemand.local_ports import LocalPort, port_tag
@@ -50,12 +50,12 @@ class DecidingRule:
         return f"{self.group}/{self.rule} ({fields_line(self.fields)})"
 
 
-def reads_of(view: HostView, tags: tuple[str, ...]) -> tuple[Read, ...]:
+def reads_of(view: StoreView, tags: tuple[str, ...]) -> tuple[Read, ...]:
     """Each tag once, in the order of reading."""
     return tuple(_read(view, tag) for tag in dict.fromkeys(tags))
 
 
-def deciding_rule(view: HostView, ref: RuleRef) -> DecidingRule:
+def deciding_rule(view: StoreView, ref: RuleRef) -> DecidingRule:
     records = view.world.cache.whole(group_slice(ref.group)) or {}
     record = records.get("rule/" + ref.rule)
     return DecidingRule(ref.group, ref.rule, {} if record is None else record_fields(record))
@@ -66,7 +66,7 @@ def port_of_tag(tag: str) -> str | None:
     return tag.removeprefix(port_tag("")) if tag.startswith(port_tag("")) else None
 
 
-def _read(view: HostView, tag: str) -> Read:
+def _read(view: StoreView, tag: str) -> Read:
     port_id = port_of_tag(tag)
     if port_id is not None:
         local = view.world.ports.get(port_id)
@@ -83,7 +83,7 @@ def _read(view: HostView, tag: str) -> Read:
     return Read(tag, name, key, None if record is None else record_fields(record))
 
 
-def _held(view: HostView, vpc: str, key: str) -> Held | None:
+def _held(view: StoreView, vpc: str, key: str) -> Held | None:
     cache = view.world.cache
     what, _, rest = key.partition("/")
     try:
@@ -95,7 +95,7 @@ def _held(view: HostView, vpc: str, key: str) -> Held | None:
         return None
 
 
-def _group(view: HostView, name: str) -> dict[str, Plain] | None:
+def _group(view: StoreView, name: str) -> dict[str, Plain] | None:
     records = view.world.cache.whole(name) or {}
     group = records.get("group")
     if not isinstance(group, Group):
@@ -104,7 +104,7 @@ def _group(view: HostView, name: str) -> dict[str, Plain] | None:
     return record_fields(group) | {"rules": rules}
 
 
-def _vpc(view: HostView, name: str, key: str) -> dict[str, Plain] | None:
+def _vpc(view: StoreView, name: str, key: str) -> dict[str, Plain] | None:
     records = (view.world.cache.whole(name) or {}).values()
     topology = view.world.topology(name.removeprefix(vpc_slice("")))
     if topology is None or not records:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller_app.explain_decisions import Decision
 from controller_app.explain_packet import Packet
 from controller_app.explain_reads import DecidingRule, Read, reads_of
-from controller_app.explain_store import HostView
+from controller_app.explain_store import HostView, StoreView
 from ondemand.local_ports import LocalPort
-from ondemand.verdict import Deny, NoAnswer, NoLocation
 from rule_cache.rule import Rule
 from rule_cache.tags import Tag
 
@@ -64,32 +64,32 @@ class StepLog:
     def __init__(self) -> None:
         self.steps: list[Step] = []
 
-    def deny(
+    def decided(
         self,
         name: str,
-        view: HostView,
+        view: StoreView,
         port: LocalPort,
-        sentence: str,
-        found: Deny | NoAnswer | NoLocation,
-        flows: list[Rule],
+        decision: Decision,
         remarks: tuple[str, ...] = (),
     ) -> None:
+        """A step that is a decision; ``remarks`` go before its own."""
         self.add(
             name,
             view,
             port,
-            sentence,
-            allowed=False,
-            reason=found.reason.value,
-            remarks=remarks,
-            tags=found.tags,
-            flows=flows,
+            decision.sentence,
+            allowed=decision.is_allowed,
+            reason=decision.reason,
+            rule=decision.rule,
+            remarks=remarks + decision.remarks,
+            tags=decision.tags,
+            flows=list(decision.rules),
         )
 
     def add(
         self,
         name: str,
-        view: HostView,
+        view: StoreView,
         port: LocalPort,
         sentence: str,
         *,

@@ -65,12 +65,7 @@ def host_of_port(store: Store, port_id: str, only_host: str | None = None) -> st
         ExplainError: none has it, or several have.
         SourceError: the store cannot be read.
     """
-    hosts = _hosts(store)
-    if only_host is not None:
-        if only_host not in hosts:
-            hint = did_you_mean(only_host, hosts) or _there_are("hosts", hosts)
-            raise ExplainError(f"the store has no host {only_host!r}{hint}")
-        hosts = [only_host]
+    hosts = hosts_of(store, only_host)
     found = [h for h in hosts if store.get(host_slice(h), port_key(port_id)).payload is not None]
     if len(found) == 1:
         return found[0]
@@ -95,9 +90,21 @@ def has_port(store: Store, port_id: str) -> str | None:
         return None
 
 
-def _hosts(store: Store) -> list[str]:
+def hosts_of(store: Store, only_host: str | None = None) -> list[str]:
+    """The hosts that have a slice, or just ``only_host``.
+
+    Raises:
+        ExplainError: it has none.
+        SourceError: the store cannot be read.
+    """
     names = [one.name for one in store.summaries()]
-    return sorted(n.partition("/")[2] for n in names if kind_of(n) is SliceKind.HOST)
+    hosts = sorted(n.partition("/")[2] for n in names if kind_of(n) is SliceKind.HOST)
+    if only_host is None:
+        return hosts
+    if only_host not in hosts:
+        hint = did_you_mean(only_host, hosts) or _there_are("hosts", hosts)
+        raise ExplainError(f"the store has no host {only_host!r}{hint}")
+    return [only_host]
 
 
 def _there_are(what: str, names: list[str]) -> str:
@@ -107,47 +114,35 @@ def _there_are(what: str, names: list[str]) -> str:
     return f"; it has {', '.join(names[:10])}{more}"
 
 
-class HostView:
-    """One host with every port of one VPC plugged. Its questions raise SourceError, and ExplainError
-    when the store never gives what it is asked for.
+class StoreView:
+    """One host over a store. Its questions raise SourceError, and ExplainError when the store never
+    gives what it is asked for.
 
     Attributes:
         host: its name.
         world: what decisions read; asking fills it.
-        tunnel_port: placeholder for the OpenFlow port of the VXLAN interface.
+        tunnel_port: OpenFlow port of the VXLAN interface, 0 when there is none.
         problems: records that count as missing, one sentence each.
     """
 
-    def __init__(self, store: Store, host: str, port_id: str) -> None:
-        """A view of ``host``, around the port ``port_id``, which gets the first zone.
+    def __init__(self, store: Store, host: str) -> None:
+        """A view of ``host`` without any port.
 
         Raises:
-            ExplainError: the port cannot be active: its record or its subnet is missing or broken.
             SourceError: the store cannot be read.
         """
         self.host = host
         self.problems: list[str] = []
+        self.tunnel_port = 0
         self._store = store
         self._fetched: set[Need] = set()
-        cache = SliceCache(Settings().neighbor_cache_bytes)
-        self.world = World(cache, b"")
+        self.world = World(SliceCache(Settings().neighbor_cache_bytes), b"")
         self._take(host_slice(host))
-        records = cache.whole(host_slice(host)) or {}
-        port = records.get(port_key(port_id))
-        if not isinstance(port, Port):
-            reason = "; ".join(self.problems) or "it is not there"
-            raise ExplainError(f"port {port_id!r} of host {host!r} cannot be used: {reason}")
-        self._take(vpc_slice(port.vpc))
-        ports = [r for r in records.values() if isinstance(r, Port) and r.vpc == port.vpc]
-        ports.sort(key=lambda one: (one.id != port_id, one.id))
-        self.world.tunnel_ip = self._tunnel_ip(ports)
-        self._plug(ports)
-        self.tunnel_port = len(ports) + 1
-        if port_id not in self.world.ports:
-            raise ExplainError(
-                f"port {port_id!r} is in subnet {port.subnet!r}, which slice"
-                f" {vpc_slice(port.vpc)!r} does not have: no agent gives it rules until it does"
-            )
+
+    def bound_ports(self) -> list[Port]:
+        """The ports of the host's slice."""
+        records = self.world.cache.whole(host_slice(self.host)) or {}
+        return [record for record in records.values() if isinstance(record, Port)]
 
     def resolve(self, port: LocalPort, target: bytes) -> Answer | NoAnswer:
         """As ``ondemand.decide.resolve``, with all that it needs."""
@@ -189,16 +184,6 @@ class HostView:
     def _note(self, applied: Applied) -> None:
         self.problems += [f"{error}; it counts as missing" for error in applied.errors]
 
-    def _plug(self, ports: list[Port]) -> None:
-        topology = self.world.topology(ports[0].vpc)
-        if topology is None:
-            return
-        self.problems += topology.problems
-        for number, record in enumerate(ports, start=1):
-            subnet = topology.subnets.get(record.subnet)
-            if subnet is not None:
-                self.world.add_port(LocalPort(record, subnet, ofport=number, zone=number, epoch=1))
-
     def _tunnel_ip(self, ports: list[Port]) -> bytes:
         """This host's tunnel address, which only records about its ports tell; b"" when none does."""
         for port in ports:
@@ -221,3 +206,42 @@ class HostView:
             return decode_record(name, key, payload)
         except RecordError:
             return None
+
+
+class HostView(StoreView):
+    """A host with every port of one VPC plugged; zones, OpenFlow ports and epochs are placeholders."""
+
+    def __init__(self, store: Store, host: str, port_id: str) -> None:
+        """A view of ``host``, around the port ``port_id``, which gets the first zone.
+
+        Raises:
+            ExplainError: the port cannot be active: its record or its subnet is missing or broken.
+            SourceError: the store cannot be read.
+        """
+        super().__init__(store, host)
+        bound = self.bound_ports()
+        port = next((one for one in bound if one.id == port_id), None)
+        if port is None:
+            reason = "; ".join(self.problems) or "it is not there"
+            raise ExplainError(f"port {port_id!r} of host {host!r} cannot be used: {reason}")
+        self._take(vpc_slice(port.vpc))
+        ports = [one for one in bound if one.vpc == port.vpc]
+        ports.sort(key=lambda one: (one.id != port_id, one.id))
+        self.world.tunnel_ip = self._tunnel_ip(ports)
+        self._plug(ports)
+        self.tunnel_port = len(ports) + 1
+        if port_id not in self.world.ports:
+            raise ExplainError(
+                f"port {port_id!r} is in subnet {port.subnet!r}, which slice"
+                f" {vpc_slice(port.vpc)!r} does not have: no agent gives it rules until it does"
+            )
+
+    def _plug(self, ports: list[Port]) -> None:
+        topology = self.world.topology(ports[0].vpc)
+        if topology is None:
+            return
+        self.problems += topology.problems
+        for number, record in enumerate(ports, start=1):
+            subnet = topology.subnets.get(record.subnet)
+            if subnet is not None:
+                self.world.add_port(LocalPort(record, subnet, ofport=number, zone=number, epoch=1))

@@ -26,6 +26,9 @@ REASONS: Final = {
     Reason.NOT_PLUGGED: "the port is bound on this host and has no interface here",
     Reason.OWN_ADDRESS: "the address is one of the port's own, so nobody else answers",
     Reason.NOT_IN_SUBNET: "the address lies outside the port's subnet",
+    Reason.SPOOFED_SOURCE: "it comes from the very address of the port that it is for",
+    Reason.SOURCE_UNREACHABLE: "the slice source does not answer, and a record is needed that the agent"
+    " does not hold",
 }
 
 

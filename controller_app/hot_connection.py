@@ -28,6 +28,7 @@ from os_ken.ofproto import get_ofp_modules, ofproto_parser
 from controller_app.decode import (
     ERROR_HEAD,
     FLOW_REMOVED_HEAD,
+    HEADER_BYTES,
     PACKET_IN_HEAD,
     MalformedMessage,
     PacketInDecoder,
@@ -85,6 +86,16 @@ class _LocalSocket(socket.socket):
     def setsockopt(self, level: int, *arguments: Any) -> None:
         if level != socket.IPPROTO_TCP:
             super().setsockopt(level, *arguments)
+
+
+def _check_hello(data: bytes) -> None:
+    """os-ken goes round for ever at an element of length 0 (OpenFlow 1.3.5 section 7.5.1)."""
+    at = HEADER_BYTES
+    while at < len(data):
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 4:
+            raise _ConnectionEnd(f"its hello has an element of {length} bytes")
+        at += length + 7 & ~7
 
 
 class HotDatapath(controller.Datapath):
@@ -278,6 +289,8 @@ class HotDatapath(controller.Datapath):
         """Give one message to os-ken, as its own loop does."""
         version, kind, length, xid = ofproto_parser.header(data)
         self._check_version(version, kind)
+        if kind == _HELLO:
+            _check_hello(data)
         message = ofproto_parser.msg(self, version, kind, length, xid, data)
         if message:
             self._handle(ofp_event.ofp_msg_to_ev(message))

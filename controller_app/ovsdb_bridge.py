@@ -10,25 +10,19 @@ The columns are those of ovs-vswitchd.conf.db(5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ovsdbapp.backend.ovs_idl.command import BaseCommand
 
 from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
-from controller_app.ovsdb_errors import BridgeConflictError, ForeignControllerError
+from controller_app.ovsdb_controller import refuse_foreign
+from controller_app.ovsdb_errors import BridgeConflictError
 from controller_app.ovsdb_idl import SCHEMA
 from controller_app.ovsdb_link import find_row
 from controller_app.ovsdb_view import first
 
 PROTOCOL: Final = "OpenFlow13"
-#: Milliseconds; how often the switch looks for a controller that is away. The default, 8 s, would be
-#: the time that new flows wait after a restart of the agent. 1000 is the least that OVS allows.
-CONTROLLER_BACKOFF_MS: Final = 1000
-
-#: external_ids key of the Flow_Table rows that the agent made.
-_OWNED: Final = "ondemand"
 
 
 @dataclass(slots=True)
@@ -41,7 +35,7 @@ class BridgeOutcome:
 
 
 class EnsureBridge(BaseCommand):
-    """Create or adopt the bridge of ``config``; the result is a BridgeOutcome.
+    """Create or adopt the bridge of ``config``, all but its controller; the result is a BridgeOutcome.
 
     Raises:
         BridgeConflictError: nothing has been written.
@@ -58,7 +52,7 @@ class EnsureBridge(BaseCommand):
             bridge = self._create(txn, outcome)
         else:
             self._adopt(bridge, outcome)
-        self._set_controller(txn, bridge, outcome)
+        refuse_foreign(self.config, bridge)
         self._set_tunnel(txn, bridge, outcome)
         self.result = outcome
 
@@ -108,34 +102,6 @@ class EnsureBridge(BaseCommand):
             bridge.setkey("other_config", "disable-in-band", "true")
             outcome.changes.append("other_config:disable-in-band true")
 
-    def _set_controller(self, txn: Any, bridge: Any, outcome: BridgeOutcome) -> None:
-        config = self.config
-        found = list(getattr(bridge, "controller", []))
-        # ptcp and punix are listeners, for ovs-ofctl and the like: they control nothing.
-        listeners = [row for row in found if row.target.startswith(("ptcp:", "pssl:", "punix:"))]
-        ours = [row for row in found if row.target == config.controller][:1]
-        foreign = [row.target for row in found if row not in listeners and row not in ours]
-        if not outcome.created_bridge:
-            bridge.verify("controller")
-        if foreign and not config.take_over:
-            raise ForeignControllerError(config.bridge, sorted(foreign))
-        if not ours:
-            row = txn.insert(self.api.tables["Controller"])
-            row.target = config.controller
-            row.connection_mode = "out-of-band"
-            row.max_backoff = CONTROLLER_BACKOFF_MS
-            ours = [row]
-        elif first(ours[0], "connection_mode") != "out-of-band":
-            ours[0].connection_mode = "out-of-band"
-            outcome.changes.append("controller: connection_mode out-of-band")
-        if first(ours[0], "max_backoff") != CONTROLLER_BACKOFF_MS:
-            ours[0].max_backoff = CONTROLLER_BACKOFF_MS
-            outcome.changes.append(f"controller: max_backoff {CONTROLLER_BACKOFF_MS}")
-        if foreign or len(found) != len(listeners) + 1:
-            bridge.controller = listeners + ours
-            was = f" (was {', '.join(sorted(foreign))})" if foreign else ""
-            outcome.changes.append(f"controller {config.controller}{was}")
-
     def _set_tunnel(self, txn: Any, bridge: Any, outcome: BridgeOutcome) -> None:
         name = self.config.tunnel_port
         wanted = self.config.tunnel_options
@@ -184,46 +150,3 @@ class UseUserspaceDatapath(BaseCommand):
         bridge = find_row(self.api, "Bridge", self.bridge)
         if bridge is not None:
             bridge.datapath_type = "netdev"
-
-
-class SetFlowTableLimits(BaseCommand):
-    """Bound the number of flows in each of ``table_ids`` of the bridge.
-
-    A full table evicts a flow of the group that has most (Flow_Table.groups), so that who fills the
-    table loses its own flows. Rows that an earlier call made for other tables are dropped; rows of
-    somebody else for other tables stay.
-    """
-
-    def __init__(
-        self, api: Any, bridge: str, table_ids: Iterable[int], limit: int, groups: Iterable[str]
-    ) -> None:
-        super().__init__(api)
-        self.bridge = bridge
-        self.table_ids = frozenset(table_ids)
-        self.limit = limit
-        self.groups = sorted(groups)
-
-    def run_idl(self, txn: Any) -> None:
-        bridge = find_row(self.api, "Bridge", self.bridge)
-        if bridge is None:
-            raise BridgeConflictError(f"bridge {self.bridge} is gone; somebody removed it")
-        found = bridge.flow_tables
-        bridge.verify("flow_tables")
-        tables = {
-            table_id: row
-            for table_id, row in found.items()
-            if table_id in self.table_ids or _OWNED not in row.external_ids
-        }
-        for table_id in self.table_ids:
-            row = tables.get(table_id)
-            if row is None:
-                row = tables[table_id] = txn.insert(self.api.tables["Flow_Table"])
-                row.external_ids = {_OWNED: "true"}
-            if first(row, "flow_limit") != self.limit:
-                row.flow_limit = self.limit
-            if first(row, "overflow_policy") != "evict":
-                row.overflow_policy = "evict"
-            if sorted(getattr(row, "groups", [])) != self.groups:
-                row.groups = self.groups
-        if tables.keys() != found.keys():
-            bridge.flow_tables = tables

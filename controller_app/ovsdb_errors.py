@@ -9,6 +9,7 @@ OvsdbError                    base: everything raised on purpose by the OVSDB mo
 └── BridgeConflictError       the bridge, or a name on it, belongs to somebody else
     ├── ForeignControllerError   another OpenFlow controller is set on the bridge
     └── SecondAgentError         another agent serves the bridge
+        └── ReplacedError        it has taken the bridge over from this one
 ```
 
 A bad value in ``BridgeConfig`` is a ``ValueError`` that starts with the name of the field.
@@ -76,9 +77,22 @@ class ForeignControllerError(BridgeConflictError):
 class SecondAgentError(BridgeConflictError):
     """The lock of ``bridge`` in OVSDB is held by another agent."""
 
-    def __init__(self, bridge: str, lock_name: str) -> None:
+    def __init__(self, bridge: str, lock_name: str, message: str = "") -> None:
         self.bridge = bridge
         super().__init__(
-            f"another agent already serves bridge {bridge} (it holds the OVSDB lock {lock_name}); "
-            "stop it first, or name another bridge"
+            message
+            or f"another agent already serves bridge {bridge} (it holds the OVSDB lock {lock_name}); "
+            "stop it first, take its place with ondemand run --replace-agent, or name another bridge"
+        )
+
+
+class ReplacedError(SecondAgentError):
+    """Another agent took the lock of ``bridge`` away."""
+
+    def __init__(self, bridge: str, lock_name: str) -> None:
+        super().__init__(
+            bridge,
+            lock_name,
+            f"another agent was started to replace this one on bridge {bridge} (it took the OVSDB lock"
+            f" {lock_name}); this one ends, its rules stay in the switch",
         )

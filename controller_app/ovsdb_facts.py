@@ -12,7 +12,8 @@ from controller_app.ovsdb_view import first
 @dataclass(frozen=True, slots=True)
 class BridgeFacts:
     """One bridge: ``works`` when ovs-vswitchd has opened its datapath, ``controllers`` as pairs of
-    target and whether it is connected.
+    target and whether it is connected, ``flow_tables`` as table id, limit of flows (None: none) and
+    whether a full table evicts.
     """
 
     name: str
@@ -20,6 +21,7 @@ class BridgeFacts:
     works: bool
     fail_mode: str
     controllers: tuple[tuple[str, bool], ...]
+    flow_tables: tuple[tuple[int, int | None, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ def switch_facts(remote: str, *, timeout_s: float = 3.0) -> SwitchFacts:
                     works=first(bridge, "datapath_id") is not None,
                     fail_mode=first(bridge, "fail_mode") or "",
                     controllers=tuple((c.target, bool(c.is_connected)) for c in bridge.controller),
+                    flow_tables=tuple(
+                        (
+                            table_id,
+                            first(table, "flow_limit"),
+                            first(table, "overflow_policy") == "evict",
+                        )
+                        for table_id, table in sorted(bridge.flow_tables.items())
+                    ),
                 )
                 for bridge in sorted(row.bridges, key=lambda bridge: str(bridge.name))
             ),

@@ -51,7 +51,7 @@ COLUMNS: Final[dict[str, list[str]]] = {
     ],
     "Port": ["name", "interfaces"],
     "Interface": ["name", "type", "options", "ofport", "error", "external_ids"],
-    "Controller": ["target", "connection_mode", "max_backoff", "is_connected"],
+    "Controller": ["target", "connection_mode", "max_backoff", "is_connected", "external_ids"],
     "Flow_Table": ["flow_limit", "overflow_policy", "groups", "external_ids"],
 }
 
@@ -67,17 +67,22 @@ class SwitchIdl(connection.OvsdbIdl):
 
     ``on_row`` is called with table and row id for each row that changed, ``on_change`` after each
     batch of changes (it may be one that changed nothing), ``on_lock_lost`` once when the lock has
-    been another client's for LOCK_GRACE_S. The last two are called again if they raise.
+    been another client's for LOCK_GRACE_S, or was taken away. The last two are called again if they
+    raise.
     """
 
     def __init__(self, remote: str, helper: Any) -> None:
         super().__init__(remote, helper)
         self.remote = remote
+        self.lock_name: Any  # python-ovs sets it, without a type
         self.changed: threading.Condition | None = None
         self.on_row: Callable[[str, UUID], None] | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_lock_lost: Callable[[], None] | None = None
         self.lock_lost = False
+        #: The lock was taken away while it was held, rather than found taken.
+        self.lock_taken = False
+        self._held_lock = False
         self._lock_told = False
         self._contended_since_s: float | None = None
         self._up = False
@@ -93,6 +98,16 @@ class SwitchIdl(connection.OvsdbIdl):
     def tell_again(self) -> None:
         """Call ``on_change`` on the next run, even if nothing changes until then."""
         self._told_seqno = -1
+
+    def steal_lock(self) -> None:
+        """Take the lock away from whoever holds it (RFC 7047, 4.1.9), who is told at once."""
+        name: str = self.lock_name
+        # A lock that is asked for already cannot be stolen.
+        self.set_lock(None)
+        self.lock_name = name
+        request = ovs.jsonrpc.Message.create_request("steal", [name])
+        self._session.send(request)
+        self._lock_request_id = request.id
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:  # noqa: ARG002
         if self.on_row is not None:
@@ -130,10 +145,14 @@ class SwitchIdl(connection.OvsdbIdl):
                 )
 
     def _note_lock(self) -> None:
+        held, self._held_lock = self._held_lock, self._up and self.has_lock
         if not self.is_lock_contended:
             self._contended_since_s = None
-            self.lock_lost = self._lock_told = False
+            self.lock_lost = self.lock_taken = self._lock_told = False
             return
+        if held and self._up:
+            # On a connection that stands, only somebody who takes it away can be the reason.
+            self.lock_lost = self.lock_taken = True
         now_s = time.monotonic()
         if self._contended_since_s is None:
             self._contended_since_s = now_s

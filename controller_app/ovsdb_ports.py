@@ -73,22 +73,8 @@ class LockLost:
     taken: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchConnected:
-    """ovs-vswitchd says that it is connected to its controller, the agent."""
-
-    bridge: str
-
-
 OvsdbEvent: TypeAlias = (
-    PortSeen
-    | PortGone
-    | TunnelSeen
-    | TunnelGone
-    | InterfacesTold
-    | BridgeGone
-    | LockLost
-    | SwitchConnected
+    PortSeen | PortGone | TunnelSeen | TunnelGone | InterfacesTold | BridgeGone | LockLost
 )
 
 

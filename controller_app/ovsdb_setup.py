@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controller_app.ovsdb_bridge import BridgeOutcome, EnsureBridge, UseUserspaceDatapath
 from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
-from controller_app.ovsdb_errors import BridgeFailedError, OvsdbError
+from controller_app.ovsdb_controller import SetController
+from controller_app.ovsdb_errors import BridgeConflictError, BridgeFailedError, OvsdbError
 from controller_app.ovsdb_idl import SCHEMA
 from controller_app.ovsdb_link import Link, find_row
 from controller_app.ovsdb_view import first, valid_ofport
@@ -32,19 +33,28 @@ class BridgeState:
     changes: tuple[str, ...]
 
 
-def ensure_bridge(link: Link, config: BridgeConfig) -> BridgeState:
+def ensure_bridge(
+    link: Link,
+    config: BridgeConfig,
+    *,
+    ready: Callable[[BridgeState], None] | None = None,
+    reconnect: bool = False,
+) -> BridgeState:
     """Create or adopt the bridge, and wait until it works; see ``Ovsdb.ensure_bridge``."""
     outcome: BridgeOutcome = link.commit(EnsureBridge(link.api, config))
     try:
         changes = [*outcome.changes, *_fall_back_to_userspace(link, config)]
         state = _read_state(link, config, changes)
-    except BridgeFailedError:
+        if ready is not None:
+            ready(state)
+        changes += link.commit(SetController(link.api, config, reconnect=reconnect))
+    except (BridgeFailedError, BridgeConflictError):
         _undo(link, config, outcome)
         raise
     for change in changes:
         LOG.info("bridge %s: %s", config.bridge, change)
     _warn_of_socket_path(link, config)
-    return state
+    return replace(state, changes=tuple(changes))
 
 
 def _fall_back_to_userspace(link: Link, config: BridgeConfig) -> list[str]:

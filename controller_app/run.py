@@ -20,11 +20,15 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 class _Ending:
-    """The first signal that asks the process to end."""
+    """What makes the process end: the first signal that asks for it, or a failure."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self._by: signal.Signals | None = None
+
+    def failed(self) -> None:
+        """The app had to give up."""
+        self.begun.set()
 
     def signaled(self, number: int, _frame: FrameType | None) -> None:
         """A signal handler: it must not log, as it may have interrupted a log call."""
@@ -37,12 +41,18 @@ class _Ending:
             LOG.info("ended by %s; the rules stay in the switch", self._by.name)
 
 
-def run_agent(config_path: Path) -> int:
+def run_agent(config_path: Path, *, replace: bool = False) -> int:
     """Run the agent; 0 after SIGTERM or SIGINT, 2 when it had to give up. Does not return otherwise.
+
+    With ``replace`` it takes the place of an agent that serves the bridge.
 
     Raises:
         ConfigError: the file cannot be used.
+        OvsdbError, OSError: the agent cannot start.
     """
+    # New flows wait for the start, and hardly anything that it makes is garbage.
+    gc.disable()
+    _leave_out_eventlet()
     from os_ken import cfg
     from os_ken.base.app_manager import AppManager
 
@@ -50,6 +60,7 @@ def run_agent(config_path: Path) -> int:
 
     cfg.CONF([], project="ondemand", default_config_files=[])
     cfg.CONF.set_override("ondemand_config", str(config_path))
+    cfg.CONF.set_override("ondemand_replace_agent", replace)
     ending = _Ending()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ending.signaled)
@@ -57,10 +68,13 @@ def run_agent(config_path: Path) -> int:
     manager.load_apps(["controller_app.app"])
     manager.instantiate_apps(**manager.create_contexts())
     app = next(a for a in manager.applications.values() if isinstance(a, OnDemandApp))
-    gc.collect()
+    app.when_failed(ending.failed)
+    # Without a collection before it: the switch is connecting, and would have to wait for its end.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    while not ending.begun.is_set() and not app.failed.is_set():
+    gc.enable()
+    while not ending.begun.is_set():
+        # Bounded, so that a signal is handled soon wherever it arrives.
         ending.begun.wait(0.2)
     code = 0
     if app.failure is not None:
@@ -74,3 +88,13 @@ def run_agent(config_path: Path) -> int:
     sys.stderr.flush()
     # os-ken's native threads are no daemons and cannot be ended from outside.
     os._exit(code)
+
+
+def _leave_out_eventlet() -> None:
+    """Keep python-ovs from loading eventlet, which it does where that is installed.
+
+    It only asks it whether it is in use, which it is not beside native threads, and that takes as
+    long as loading os-ken.
+    """
+    if os.environ.get("OSKEN_HUB_TYPE", "native") == "native":
+        sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller_app.sqlite_errors import primary_code, store_error
+from controller_app.sqlite_queries import read_identity
 from ondemand.slices import SourceError
 
 #: Marks the file as ours, so that the database of another program is never touched ("ODSL").
@@ -43,6 +44,9 @@ CREATE INDEX tombstone ON record (slice, version) WHERE payload IS NULL;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 """
+
+#: Another writer may have been faster.
+_IDENTIFY = "INSERT OR IGNORE INTO meta VALUES ('store', ?)"
 
 _RETRY_S = 0.01
 _WRITER_CACHE_KIB = 65_536
@@ -215,6 +219,8 @@ class StoreFile:
         try:
             if not self._is_ours(db):
                 self._create(db)
+            elif not read_identity(db):
+                db.execute(_IDENTIFY, (uuid.uuid4().hex,))
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
             return _handle(db, self.stamp())
@@ -264,7 +270,7 @@ class StoreFile:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             born = time.time_ns() // 1_000_000
-            db.execute("INSERT INTO meta VALUES ('store', ?)", (uuid.uuid4().hex,))
+            db.execute(_IDENTIFY, (uuid.uuid4().hex,))
             db.execute("INSERT INTO meta VALUES ('born', ?)", (str(born),))
         db.execute("COMMIT")
 

@@ -30,6 +30,12 @@ def read_record(db: sqlite3.Connection, name: str, key: str) -> Lookup:
     return Lookup(name, key, 0, None) if row is None else Lookup(name, key, row[0], row[1])
 
 
+def read_identity(db: sqlite3.Connection) -> str:
+    """The store's random id; "" for a store that has none yet."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'store'").fetchone()
+    return "" if row is None else str(row[0])
+
+
 def read_version(db: sqlite3.Connection, name: str) -> int:
     """The version of a slice; 0 for one that was never written."""
     row = db.execute("SELECT version FROM slice WHERE name = ?", (name,)).fetchone()

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Self
 
 from controller_app.sqlite_file import Handle, StoreFile, StoreOptions
-from controller_app.sqlite_queries import read_delta, read_record, read_snapshot, read_version
+from controller_app.sqlite_queries import (
+    read_delta,
+    read_identity,
+    read_record,
+    read_snapshot,
+    read_version,
+)
 from controller_app.sqlite_transaction import Transaction
 from controller_app.sqlite_watch import SqliteWatch
 from ondemand.publishing import (
@@ -83,6 +89,11 @@ class SqliteStore:
 
     # Reading
 
+    def identity(self) -> str:
+        """As ``SliceSource.identity``: the id in the file, whatever its path."""
+        with self._reading() as db:
+            return read_identity(db)
+
     def get(self, name: str, key: str) -> Lookup:
         handle = self._file.acquire()
         try:
@@ -112,9 +123,9 @@ class SqliteStore:
         with self._reading() as db:
             return read_delta(db, name, since)
 
-    def watch(self, deliver: Deliver) -> SqliteWatch:
+    def watch(self, deliver: Deliver, identity: str | None = None) -> SqliteWatch:
         """As ``SliceSource.watch``. A file that cannot be read is told as a SourceState, not raised."""
-        watch = SqliteWatch(self._file, deliver, on_close=self._watches.discard)
+        watch = SqliteWatch(self._file, deliver, identity=identity, on_close=self._watches.discard)
         self._watches.add(watch)
         watch.start()
         return watch

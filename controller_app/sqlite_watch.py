@@ -28,7 +28,12 @@ class SqliteWatch:
     """
 
     def __init__(
-        self, file: StoreFile, deliver: Deliver, *, on_close: Callable[[SqliteWatch], object]
+        self,
+        file: StoreFile,
+        deliver: Deliver,
+        *,
+        identity: str | None,
+        on_close: Callable[[SqliteWatch], object],
     ) -> None:
         self._file = file
         self._deliver = deliver
@@ -40,6 +45,8 @@ class SqliteWatch:
         self._commands: list[tuple[str, int | None]] = []
         # Of the thread:
         self._held: dict[str, int] = {}
+        #: The store that gave the versions which the reader follows from, None when it did not say.
+        self._store_of_reader = identity
         self._handle: Handle | None = None
         self._last_file: tuple[FileStamp, str] | None = None
         self._data_version: int | None = None
@@ -140,7 +147,7 @@ class SqliteWatch:
         db = handle.db
         # Read first: a change that comes after it makes the next look see another number.
         data_version = read_data_version(db)
-        self._take_commands()
+        self._take_commands(handle)
         if data_version != self._data_version:
             last = read_last_transaction(db)
             if last < self._seen:
@@ -155,7 +162,7 @@ class SqliteWatch:
             self._bring(handle, name)
             self._behind.discard(name)
 
-    def _take_commands(self) -> None:
+    def _take_commands(self, handle: Handle) -> None:
         with self._lock:
             commands, self._commands = self._commands, []
         for name, since in commands:
@@ -163,7 +170,8 @@ class SqliteWatch:
                 self._held.pop(name, None)
                 self._behind.discard(name)
             else:
-                self._held[name] = since
+                is_other = self._store_of_reader not in (None, handle.store_id)
+                self._held[name] = _UNKNOWN if is_other else since
                 self._behind.add(name)
 
     def _bring(self, handle: Handle, name: str) -> None:
@@ -172,12 +180,15 @@ class SqliteWatch:
         if held != _UNKNOWN:
             event = read_delta(handle.db, name, held)
         if isinstance(event, TooOld):
-            event = read_snapshot(handle.db, name)
-            if event.version == 0:
-                # This store never had the slice that an earlier one had. Version 0 would look older
-                # than what the reader holds, and be ignored.
-                event = Snapshot(name, handle.born, {})
-        elif event.version == held:
+            snapshot = read_snapshot(handle.db, name)
+            # Of a slice that this store never had, version 0 would look older than what is held.
+            version = snapshot.version or handle.born
+            # A version that this store has not reached is of another one.
+            store = handle.store_id if held == _UNKNOWN or held > version else None
+            event = Snapshot(name, version, snapshot.records, store)
+            if store is not None:
+                self._store_of_reader = store
+        if event.version == held:
             return
         self._held[name] = event.version
         self._tell(event)

@@ -52,10 +52,21 @@ class AgentOnHost:
             settings: further keys of the configuration, by table, such as ``{"rules": {...}}``.
         """
         self.host = host
-        self.config_file: Path = host.directory / "agent.toml"
-        self._status_file: Path = host.directory / "agent-status.json"
-        self._log_file: Path = host.directory / "agent-events.log"
         self._process: Background | None = None
+        #: How often it was replaced by another one; each has files of its own.
+        self._replaced = 0
+        self._earlier_errors: list[str] = []
+        self._store = store
+        self._settings = settings or {}
+        self._configure()
+
+    def _configure(self) -> None:
+        """Write the configuration, with files of its own for each agent that takes over."""
+        host, store = self.host, self._store
+        name = f"agent-{self._replaced}" if self._replaced else "agent"
+        self.config_file: Path = host.directory / f"{name}.toml"
+        self._status_file: Path = host.directory / f"{name}-status.json"
+        self._log_file: Path = host.directory / f"{name}-events.log"
         tables: dict[str, dict[str, Value]] = {
             "host": {"id": host.label, "tunnel_ip": host.tunnel_ip},
             "bridge": {"ovsdb": host.ovsdb_remote, "datapath_type": "netdev"},
@@ -63,18 +74,37 @@ class AgentOnHost:
             "log": {"format": "json", "file": str(self._log_file)},
             "metrics": {"snapshot_file": str(self._status_file), "interval_s": STATUS_INTERVAL_S},
         }
-        for table, values in (settings or {}).items():
+        for table, values in self._settings.items():
             tables.setdefault(table, {}).update(values)
         self.config_file.write_text(_toml_text(tables))
 
     def start(self) -> None:
         """Start the process; it serves some time later."""
+        self._start()
+
+    def replace(self) -> Background:
+        """Start another agent in place of the one that runs (``--replace-agent``).
+
+        From now on this is the new one; what the replaced one says of its end is not among ``errors``.
+
+        Returns:
+            The process of the replaced one, which ends some time later.
+        """
+        replaced = self.process
+        self._earlier_errors = self.errors()
+        self._replaced += 1
+        self._configure()
+        self._start("--replace-agent")
+        return replaced
+
+    def _start(self, *words: str) -> None:
         self._status_file.unlink(missing_ok=True)
         # The agent is found where this program was, installed or not.
         place = str(Path(controller_app.__file__).resolve().parent.parent)
+        command = [sys.executable, "-m", "controller_app.cli", "run"]
         self._process = self.host.spawn(
-            "agent",
-            [sys.executable, "-m", "controller_app.cli", "run", "--config", str(self.config_file)],
+            self.config_file.stem,
+            [*command, "--config", str(self.config_file), *words],
             env={"PYTHONPATH": place},
         )
 
@@ -154,7 +184,24 @@ class AgentOnHost:
         events = [json.loads(line) for line in text.splitlines()]
         found = [event["event"] for event in events if event["level"] in {"error", "critical"}]
         stray = self._process.output().strip() if self._process is not None else ""
-        return found + ([stray] if stray else [])
+        return self._earlier_errors + found + ([stray] if stray else [])
+
+    def wait_adopted(self, *, timeout_s: float) -> float | None:
+        """Wait until it has judged all rules that it found in the switch; returns when that was.
+
+        That is ``time.monotonic``, at most ``STATUS_INTERVAL_S`` late; None: not in time.
+
+        Raises:
+            AgentError: it ended.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            status = self.status
+            if status.get("connected") and not status.get("adopting", True):
+                return time.monotonic()
+            self._check_alive()
+            time.sleep(_POLL_S)
+        return None
 
     def _check_alive(self) -> None:
         process = self._process

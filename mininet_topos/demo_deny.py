@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mininet_topos.attempts import denied_seen, family_of
 from mininet_topos.demo_lab import DemoLab
-from mininet_topos.demo_model import Experiment, Promise, Seen, all_of, check
-from mininet_topos.demo_reach import family_of
 from mininet_topos.demo_state import CLOSED, HTTP, SQL, VM
-from mininet_topos.traffic_node import TcpAttempt
+from mininet_topos.promises import Promise, Seen, Trial, all_of, check
 from mininet_topos.vm import VM_INTERFACE, Vm
 
 THEME: Final = "Denied"
@@ -29,7 +28,7 @@ _SNMP: Final = "/proc/net/snmp"
 _SNMP6: Final = "/proc/net/snmp6"
 
 
-def deny_experiments() -> Iterator[Experiment[DemoLab]]:
+def deny_trials() -> Iterator[Trial[DemoLab]]:
     yield check(
         THEME,
         "a port that no rule allows",
@@ -51,7 +50,7 @@ def deny_experiments() -> Iterator[Experiment[DemoLab]]:
     yield check(THEME, "an address that nobody holds", "no answer", _unknown)
     yield check(THEME, "a spoofed source address", "nothing arrives", _false_address)
     yield check(THEME, "a spoofed source MAC", "nothing arrives", _false_mac)
-    yield Experiment(
+    yield Trial(
         (
             Promise(STATE_THEME, "the reply", "comes back to who began the connection"),
             Promise(STATE_THEME, "the reverse connection", "dropped while the first one lives"),
@@ -64,16 +63,6 @@ def denied(lab: DemoLab, source: str, target: str, address: str, port: int) -> S
     """A connection must be dropped on its way: not refused by the VM, nor for want of a server."""
     (own,) = lab.vms[target].tcp_attempts(address, port)
     return denied_seen(own, lab.tcp(source, address, port), family_of(address))
-
-
-def denied_seen(own: TcpAttempt, attempt: TcpAttempt, name: str) -> Seen:
-    """``own``: the same connection made inside the VM itself, which shows that a server listens."""
-    if not own.connected:
-        return Seen(ok=False, text=f"{name} has no server: {own.error}")
-    if attempt.connected:
-        return Seen(ok=False, text=f"{name} connected")
-    dropped = attempt.error == "timeout"
-    return Seen(dropped, f"{name} {'dropped' if dropped else attempt.error}")
 
 
 def denied_both(lab: DemoLab, source: str, target: str, port: int) -> Seen:

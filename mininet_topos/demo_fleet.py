@@ -7,10 +7,10 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from mininet_topos.demo_lab import DemoLab
-from mininet_topos.demo_model import Experiment, Measurement, Promise, Seen
 from mininet_topos.demo_on_demand import first_traffic
 from mininet_topos.demo_rules import peers_of, rules_per_table
 from mininet_topos.demo_state import FLEET_PREFIX, fleet_address
+from mininet_topos.promises import Measurement, Promise, Seen, Trial
 from ondemand.publishing import Progress
 
 THEME: Final = "A large VPC"
@@ -18,7 +18,7 @@ THEME: Final = "A large VPC"
 RuleCounts = Mapping[int, Mapping[int, int]]
 
 
-def fleet_experiments(count: int, progress: Progress) -> Iterator[Experiment[DemoLab]]:
+def fleet_trials(count: int, progress: Progress) -> Iterator[Trial[DemoLab]]:
     """Publish ``count`` neighbors and make the first traffic again; ``progress`` is told of it."""
 
     def look(lab: DemoLab) -> Sequence[Seen]:
@@ -37,7 +37,7 @@ def fleet_experiments(count: int, progress: Progress) -> Iterator[Experiment[Dem
         ]
         return same, one_of(count, fleet_address(number), named)
 
-    yield Experiment(
+    yield Trial(
         (
             Promise(
                 THEME, "the first traffic again", f"as many rules as without {count:,} neighbors"

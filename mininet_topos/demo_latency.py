@@ -8,8 +8,8 @@ from statistics import median
 from typing import Final
 
 from mininet_topos.demo_lab import DemoLab
-from mininet_topos.demo_model import Experiment, Measurement, Seen, all_of, check
 from mininet_topos.demo_state import VM
+from mininet_topos.promises import Measurement, Seen, Trial, all_of, check
 
 #: In another subnet than the destinations, so that the first packet waits for rules only, not for
 #: ARP: the gateway's MAC is known.
@@ -23,7 +23,7 @@ _TIMEOUT_S: Final = 90.0
 _ANSWER: Final = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms$", re.MULTILINE)
 
 
-def latency_experiments() -> Iterator[Experiment[DemoLab]]:
+def latency_trials() -> Iterator[Trial[DemoLab]]:
     yield check("Latency", "first packets to addresses never used", "all answered", _measure)
 
 

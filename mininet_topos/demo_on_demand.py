@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from mininet_topos.demo_lab import IDLE_S, DemoLab
-from mininet_topos.demo_model import Experiment, Promise, Seen, check
 from mininet_topos.demo_rules import OnDemandRule, Use, peers_asked_for, peers_of, rules_per_table
 from mininet_topos.demo_state import HTTP, VM
 from mininet_topos.parallel import side_by_side
+from mininet_topos.promises import Promise, Seen, Trial, check
 
 THEME: Final = "On demand"
 
@@ -28,10 +28,10 @@ _IDLE_ALLOWANCE_S: Final = 12.0
 _POLL_S: Final = 0.25
 
 
-def first_experiments() -> Iterator[Experiment[DemoLab]]:
+def first_trials() -> Iterator[Trial[DemoLab]]:
     """Before and at the first traffic; one after the other."""
     yield check(THEME, "before any traffic", "no on-demand rule on any host", _none_yet)
-    yield Experiment(
+    yield Trial(
         (
             Promise(THEME, "after the first traffic", "rules for exactly the addresses used"),
             Promise(THEME, "a host that took no part in it", "still holds none"),
@@ -40,7 +40,7 @@ def first_experiments() -> Iterator[Experiment[DemoLab]]:
     )
 
 
-def later_experiments() -> Iterator[Experiment[DemoLab]]:
+def later_trials() -> Iterator[Trial[DemoLab]]:
     """After all traffic."""
     yield check(
         THEME,
@@ -50,7 +50,7 @@ def later_experiments() -> Iterator[Experiment[DemoLab]]:
     )
 
 
-def idle_experiments() -> Iterator[Experiment[DemoLab]]:
+def idle_trials() -> Iterator[Trial[DemoLab]]:
     yield check(THEME, f"after {IDLE_S} s of idleness", "all of them are gone", _gone)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from ipaddress import ip_address
 from typing import Final
 
+from mininet_topos.attempts import family_of, ping_seen, tcp_seen
 from mininet_topos.demo_lab import DemoLab
-from mininet_topos.demo_model import Experiment, Seen, all_of, check
-from mininet_topos.demo_state import ECHO_UDP, GATEWAYS, HTTP, SQL, VM
-from mininet_topos.traffic_node import PingResult, TcpAttempt
+from mininet_topos.demo_state import ECHO_UDP, HTTP, SQL, VM
+from mininet_topos.goal_parts import GATEWAYS
+from mininet_topos.promises import Seen, Trial, all_of, check
+from mininet_topos.traffic_node import PingResult
 
 THEME: Final = "Reachable"
 
@@ -25,7 +26,7 @@ _PATHS: Final = (
 _BIG: Final = 4000
 
 
-def reach_experiments() -> Iterator[Experiment[DemoLab]]:
+def reach_trials() -> Iterator[Trial[DemoLab]]:
     for place, source, target in _PATHS:
         yield check(
             THEME,
@@ -51,27 +52,12 @@ def reach_experiments() -> Iterator[Experiment[DemoLab]]:
     )
 
 
-def family_of(address: str) -> str:
-    """``IPv4`` or ``IPv6``."""
-    return f"IPv{ip_address(address).version}"
-
-
 def ping_both(lab: DemoLab, source: str, target: str) -> Seen:
     return all_of(*(ping_seen(family_of(ip), lab.ping(source, ip)) for ip in VM[target].ips))
 
 
 def tcp_both(lab: DemoLab, source: str, target: str, port: int) -> Seen:
     return all_of(*(tcp_seen(family_of(ip), lab.tcp(source, ip, port)) for ip in VM[target].ips))
-
-
-def ping_seen(what: str, result: PingResult) -> Seen:
-    return Seen(result.all_answered, f"{what} {result.received} of {result.sent}")
-
-
-def tcp_seen(what: str, attempt: TcpAttempt) -> Seen:
-    if attempt.ms is None:
-        return Seen(ok=False, text=f"{what} {attempt.error}")
-    return Seen(attempt.connected, f"{what} {attempt.ms:.1f} ms")
 
 
 def _gateways(lab: DemoLab) -> Seen:

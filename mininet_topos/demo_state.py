@@ -14,6 +14,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mininet_topos.goal_parts import (
+    GATEWAYS,
+    both_families,
+    fleet_subnet,
+    front_and_back,
+    one_vpc,
+)
 from ondemand.addresses import parse_ip, parse_prefix
 from ondemand.codec import encode_record
 from ondemand.goal_state import compile_goal_state, encode_slices
@@ -70,13 +77,6 @@ class DemoVm:
         return GATEWAYS[self.subnet]
 
 
-#: The router's addresses in each subnet, IPv4 and IPv6.
-GATEWAYS: Final = {
-    "front": ("10.0.1.1", "fd00:1::1"),
-    "back": ("10.0.2.1", "fd00:2::1"),
-}
-
-
 def _vm(role: str, host: int, subnet: str, number: int, groups: tuple[str, ...]) -> DemoVm:
     net = 1 if subnet == "front" else 2
     host_part = f"{number}{host}"
@@ -126,19 +126,9 @@ def goal_state(
 ) -> dict[str, Any]:
     """The goal state as a YAML file would give it; see ``demo_payloads``."""
     host_ids = list(hosts)
-    subnets: list[dict[str, Any]] = [
-        _subnet("front", 5001, "10.0.1.0/24", "fd00:1::/64"),
-        _subnet("back", 5002, "10.0.2.0/24", "fd00:2::/64"),
-    ]
+    subnets = front_and_back()
     if with_fleet:
-        subnets.append(
-            {
-                "id": "fleet",
-                "vni": 5003,
-                "cidrs": [str(FLEET_PREFIX)],
-                "gateways": [_FLEET_GATEWAY],
-            }
-        )
+        subnets.append(fleet_subnet(str(FLEET_PREFIX), _FLEET_GATEWAY))
     groups = [
         {"id": name, "rules": [rule for rule in rules if rule["id"] not in without_rules]}
         for name, rules in (("base", _base()), ("web", _web()), ("db", _db()))
@@ -154,18 +144,7 @@ def goal_state(
         }
         for vm in VMS
     ]
-    return {
-        "hosts": [{"id": host, "tunnel_ip": address} for host, address in hosts.items()],
-        "vpcs": [
-            {
-                "id": VPC,
-                "subnets": subnets,
-                "routers": [{"id": "main", "subnets": [subnet["id"] for subnet in subnets]}],
-                "security_groups": groups,
-                "ports": ports,
-            }
-        ],
-    }
+    return one_vpc(VPC, hosts, subnets=subnets, groups=groups, ports=ports)
 
 
 def fleet_payloads(
@@ -199,29 +178,20 @@ def fleet_address(number: int) -> str:
     return ".".join(map(str, value.to_bytes(4, "big")))
 
 
-def _subnet(name: str, vni: int, *cidrs: str) -> dict[str, Any]:
-    return {"id": name, "vni": vni, "cidrs": list(cidrs), "gateways": list(GATEWAYS[name])}
-
-
-def _both(name: str, direction: str, **fields: object) -> list[dict[str, Any]]:
-    """A rule for IPv4 and the same for IPv6."""
-    return [
-        {"id": f"{name}-v{family}", "direction": direction, "ethertype": f"IPv{family}", **fields}
-        for family in (4, 6)
-    ]
-
-
 def _base() -> list[dict[str, Any]]:
-    return [*_both("base-out", "egress"), *_both("base-ping", "ingress", protocol="icmp")]
+    return [
+        *both_families("base-out", "egress"),
+        *both_families("base-ping", "ingress", protocol="icmp"),
+    ]
 
 
 def _web() -> list[dict[str, Any]]:
     return [
-        *_both("web-http", "ingress", protocol="tcp", ports=HTTP),
-        *_both("web-admin", "ingress", protocol="tcp", ports=ADMIN),
-        *_both("web-echo", "ingress", protocol="udp", ports=ECHO_UDP),
+        *both_families("web-http", "ingress", protocol="tcp", ports=HTTP),
+        *both_families("web-admin", "ingress", protocol="tcp", ports=ADMIN),
+        *both_families("web-echo", "ingress", protocol="udp", ports=ECHO_UDP),
     ]
 
 
 def _db() -> list[dict[str, Any]]:
-    return _both("db-sql", "ingress", protocol="tcp", ports=SQL, remote_group="web")
+    return both_families("db-sql", "ingress", protocol="tcp", ports=SQL, remote_group="web")

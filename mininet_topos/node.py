@@ -10,12 +10,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import resource
 import signal
 import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 with warnings.catch_warnings():
@@ -29,6 +32,9 @@ from mininet_topos.processes import Background, CommandResult, run_command
 
 #: Interface names have at most 15 bytes (IFNAMSIZ with its final NUL, netdevice(7)).
 MAX_INTERFACE_NAME: Final = 15
+
+#: What a program has open beside its sockets, and some more.
+SPARE_FILES: Final = 64
 
 #: Written below /proc/sys/net before a node gets interfaces: addresses are usable at once (no
 #: duplicate address detection, RFC 4862 section 5.4) and nothing is sent that no test asked for.
@@ -203,6 +209,20 @@ class LabNode(Node):
         """What ``spawn`` started and still runs, the last started first."""
         with self._backgrounds_lock:
             return [process for process in reversed(self._backgrounds) if process.running]
+
+
+def script(module: ModuleType) -> tuple[str, ...]:
+    """The command that runs a module as a script; it may import the standard library only."""
+    # -I -S: no site packages are looked at, which halves the time to start.
+    return sys.executable, "-I", "-S", str(Path(str(module.__file__)).resolve())
+
+
+def with_open_files(count: int, argv: Sequence[str]) -> list[str]:
+    """A command that may have ``count`` files open, where the limit is lower (prlimit(1))."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return list(argv)
+    return ["prlimit", f"--nofile={count}:{count}", *argv]
 
 
 def join_by_veth(

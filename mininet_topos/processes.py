@@ -215,6 +215,25 @@ def wait_until_path_exists(path: Path, process: Background, *, timeout_s: float)
         time.sleep(_POLL_S)
 
 
+def wait_until_output(process: Background, text: str, *, timeout_s: float) -> None:
+    """Wait until ``process`` has written ``text``.
+
+    Raises:
+        CommandError: it ended before.
+        CommandTimeoutError: it had not in time, and was killed.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while text not in process.output():
+        code = process.returncode
+        if code is not None:
+            raise CommandError(process.name, process.argv, code, process.output_tail())
+        if time.monotonic() > deadline_s:
+            process.kill()
+            said = process.output_tail()
+            raise CommandTimeoutError(process.name, process.argv, timeout_s, said)
+        time.sleep(_POLL_S)
+
+
 def start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot (proc(5), field 22); None: no such process.
 

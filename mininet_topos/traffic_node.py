@@ -9,21 +9,19 @@ import ipaddress
 import itertools
 import json
 import re
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from mininet_topos import traffic
-from mininet_topos.errors import CommandError, CommandTimeoutError
+from mininet_topos import traffic, traffic_frames
+from mininet_topos.errors import CommandError
 from mininet_topos.lab_run import LabRun
-from mininet_topos.node import LabNode
-from mininet_topos.processes import Background
+from mininet_topos.node import LabNode, script
+from mininet_topos.processes import Background, wait_until_output
 
-# -I -S: no site packages are looked at, which halves the time to start.
-_SCRIPT: Final = (sys.executable, "-I", "-S", str(Path(traffic.__file__).resolve()))
+_SCRIPT: Final = script(traffic)
+_FRAMES: Final = script(traffic_frames)
 
 _READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.02
@@ -151,18 +149,7 @@ class TrafficNode(LabNode):
         words = [word for port in tcp for word in ("--tcp", str(port))]
         words += [word for port in udp for word in ("--udp", str(port))]
         server = self._start("serve", *words, "--for-s", str(for_s))
-        deadline_s = time.monotonic() + _READY_TIMEOUT_S
-        while '"ready": true' not in server.output():
-            if not server.running:
-                raise CommandError(
-                    self.label, server.argv, server.returncode or 0, server.output_tail()
-                )
-            if time.monotonic() > deadline_s:
-                server.kill()
-                raise CommandTimeoutError(
-                    self.label, server.argv, _READY_TIMEOUT_S, server.output_tail()
-                )
-            time.sleep(_POLL_S)
+        wait_until_output(server, '"ready": true', timeout_s=_READY_TIMEOUT_S)
         return server
 
     def tcp_connect(
@@ -243,6 +230,37 @@ class TrafficNode(LabNode):
             code = process.returncode or 0
             raise CommandError(self.label, process.argv, code, process.output_tail())
         return stream
+
+    def announce(self, interface: str, address: str) -> None:
+        """Gratuitous ARP and RARP, as hypervisors send them for a VM that has moved."""
+        self.execute([*_FRAMES, "announce", interface, address])
+
+    def scan(
+        self,
+        kind: Literal["arp", "ip", "ports"],
+        interface: str,
+        address: str,
+        *,
+        to: str,
+        mac: str = "",
+        for_s: float = 5.0,
+        rate: int = traffic_frames.MAX_RATE,
+    ) -> Background:
+        """Scan addresses or ports from a raw socket, for ``for_s`` seconds beside the caller.
+
+        Args:
+            kind: ``arp``: questions for each address; ``ip``: a datagram to each; ``ports``: one to
+                each port of the first address.
+            interface: of this node.
+            address: the sender's IPv4 address.
+            to: the prefix of the addresses.
+            mac: of the gateway, or of the target; not for ``arp``.
+            for_s: seconds, at most ``traffic_frames.MAX_SECONDS``.
+            rate: frames a second at most.
+        """
+        words = ["scan", kind, interface, address, "--to", to, "--for-s", str(for_s)]
+        words += ["--rate", str(rate), *(["--mac", mac] if mac else [])]
+        return self.spawn(f"scan-{next(self._numbers)}", [*_FRAMES, *words])
 
     def _ask(
         self, command: str, address: str, port: int, words: list[str], limit_s: float

@@ -104,6 +104,16 @@ class Vm(TrafficNode):
         self.host.vsctl("--if-exists", "del-port", INTEGRATION_BRIDGE, self.tap, wait=wait)
         self.iface_id = None
 
+    def move(self, host: ComputeHost) -> None:
+        """Take the host's end of the veth to another compute host, where it is not plugged in yet.
+
+        As live migration does: the VM itself, its connections included, goes on.
+        """
+        self.unplug()
+        self.host.ip(f"link set {self.tap} netns {host.pid}")
+        self.host = host
+        host.ip(f"link set {self.tap} up")
+
     @property
     def ofport(self) -> int:
         """The OpenFlow port number of its tap on br-int."""

@@ -16,6 +16,7 @@ from rule_cache.fields import CtState
 _INGRESS, _EGRESS = Direction.INGRESS, Direction.EGRESS
 _OTHER = {_INGRESS: _EGRESS, _EGRESS: _INGRESS}
 _LATER = Fragment.LATER
+_IPV4, _IPV6 = Kind.IPV4, Kind.IPV6
 _STATE_TRK, _STATE_INV, _STATE_RPL = CtState.TRK, CtState.INV, CtState.RPL
 
 
@@ -77,7 +78,15 @@ def flow_of(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
 
 def _tracked(packet: PacketIn, frame: Frame, at: Direction) -> Flow | NoFlow:
     source, target = packet.ct_src, packet.ct_dst
-    family = 4 if len(source) == 4 else 6
+    # What is not so, no switch sends; but a rule made of it would match nobody's connection.
+    if frame.kind is _IPV4:
+        family, size = 4, 4
+    elif frame.kind is _IPV6:
+        family, size = 6, 16
+    else:
+        return NoFlow.NOT_IP
+    if len(source) != size or len(target) != size:
+        return NoFlow.INVALID_STATE
     l4 = _TRACKED_L4.get((family, packet.ct_proto))
     if l4 is None:
         return NoFlow.INVALID_STATE

@@ -293,13 +293,17 @@ class Pipeline:
         }
 
     def _entries(self) -> None:
-        self.unprotected = self._shape(
-            "unprotected",
-            Table.INGRESS_ENTRY,
-            P_PORT,
-            [Eq(Field.REG7, _ZONE)],
-            [self._to(Table.DELIVER)],
-        )
+        # ARP and the like from a tunnel is for nobody.
+        self.unprotected = {
+            family: self._shape(
+                f"unprotected_v{family}",
+                Table.INGRESS_ENTRY,
+                P_PORT,
+                [Eq(Field.REG7, _ZONE), _eth(family)],
+                [self._to(Table.DELIVER)],
+            )
+            for family in (4, 6)
+        }
         self.tracked: dict[Direction, tuple[Shape, ...]] = {}
         self.untracked: dict[Direction, tuple[Shape, ...]] = {}
         for direction, entry, state, verdict, register in (

@@ -139,16 +139,24 @@ class _Row:
 
 
 class Policy:
-    """The rules of all groups of a port together. Groups only ever add to what is allowed."""
+    """The rules of all groups of a port together. Groups only ever add to what is allowed.
 
-    __slots__ = ("_other", "_rows", "remote_groups", "rules", "tags")
+    So what is allowed without the rules of a group that are not here yet stays allowed when they come;
+    ``missing`` are the slices of such groups, and only a denial has to wait for them.
+    """
 
-    def __init__(self, groups: Mapping[str, Iterable[SecurityRule]]) -> None:
+    __slots__ = ("_other", "_rows", "missing", "remote_groups", "rules", "tags")
+
+    def __init__(self, groups: Mapping[str, Iterable[SecurityRule] | None]) -> None:
+        """``groups``: the rules of each group, None when they are not here yet."""
         entries = [
-            (RuleRef(group, rule.id), rule) for group, rules in groups.items() for rule in rules
+            (RuleRef(group, rule.id), rule)
+            for group, rules in groups.items()
+            for rule in rules or ()
         ]
         #: What a verdict by this policy has read: the whole slice of each group.
         self.tags = tuple(group_slice(group) for group in groups)
+        self.missing = tuple(group_slice(g) for g, rules in groups.items() if rules is None)
         #: How many rules went in.
         self.rules = len(entries)
         #: Groups whose members some rule lets in or reaches.

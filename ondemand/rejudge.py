@@ -244,7 +244,7 @@ class Rejudge:
             if port.vpc == vpc:
                 policy = self._world.policy(port.record.groups)
                 # Rules that are not here yet may be about any group.
-                if isinstance(policy, str) or not groups.isdisjoint(policy.remote_groups):
+                if policy.missing or not groups.isdisjoint(policy.remote_groups):
                     found.append(port)
         return found
 

@@ -134,11 +134,16 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All records of a slice at ``version``. A slice that was never written has version 0."""
+    """All records of a slice at ``version``. A slice that was never written has version 0.
+
+    ``store`` is set when the store is another one than that which gave the versions of before, or
+    went back in time: it is the identity of the store, and the snapshot counts whatever its version.
+    """
 
     slice: str
     version: int
     records: Mapping[str, bytes]
+    store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,13 @@ class SliceSource(Protocol):
 
     is_local: bool
 
+    def identity(self) -> str:
+        """Which store this is: versions mean something only where this is the same.
+
+        Made at random when the store was created. "" for one that has none yet, which cannot be told
+        from another.
+        """
+
     def get(self, name: str, key: str) -> Lookup:
         """One record of a slice, or its absence, for the packet that waits."""
 
@@ -213,12 +225,15 @@ class SliceSource(Protocol):
     def delta(self, name: str, since: int) -> Delta | TooOld:
         """What changed after version ``since``; an empty delta when nothing did."""
 
-    def watch(self, deliver: Deliver) -> Watch:
+    def watch(self, deliver: Deliver, identity: str | None = None) -> Watch:
         """Push changes of the slices that the watch follows, from a thread of the source's own.
 
         Nothing is lost between ``since`` and the moment of ``follow``: what lies between comes
         first. Where the source cannot tell it any more, a Snapshot is delivered instead. ``deliver``
         must be quick and must not raise.
+
+        ``identity`` is that of the store which gave the versions that will be followed from. If the
+        store is another one by then, Snapshots that say so come instead of deltas.
         """
 
     def close(self) -> None:

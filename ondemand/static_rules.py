@@ -59,7 +59,7 @@ def port_rules(
         ]
     if not record.port_security:
         rules += [shape.rule(zone=zone) for shape in pipeline.any_source.values()]
-        rules.append(pipeline.unprotected.rule(zone=zone))
+        rules += [shape.rule(zone=zone) for shape in pipeline.unprotected.values()]
         return rules
     rules += _sources(pipeline, port)
     for direction in Direction:

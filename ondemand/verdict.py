@@ -44,6 +44,8 @@ class Reason(enum.StrEnum):
     """A port asks for an address of its own: nobody else has it, so nobody answers."""
     NOT_IN_SUBNET = "not_in_subnet"
     """Asked by ARP or ND for an address outside the subnet."""
+    SPOOFED_SOURCE = "spoofed_source"
+    """It comes from the very address of the port that it is for."""
     SOURCE_UNREACHABLE = "source_unreachable"
     """A record is needed that is not held, and the slice source does not answer."""
 

@@ -40,19 +40,21 @@ class World:
             topology = self._topologies[vpc] = Topology(records)
         return topology
 
-    def policy(self, groups: tuple[str, ...]) -> Policy | str:
-        """The policy of these groups together, or the name of a slice that is not here yet.
+    def policy(self, groups: tuple[str, ...]) -> Policy:
+        """The policy of these groups together, as far as their slices are here.
 
         A group that does not exist has no rules; ``missing_groups`` tells.
         """
         policy = self._policies.get(groups)
         if policy is None:
-            rules: dict[str, Iterable[SecurityRule]] = {}
+            rules: dict[str, Iterable[SecurityRule] | None] = {}
             for group in groups:
                 records = self.cache.whole(group_slice(group))
-                if records is None:
-                    return group_slice(group)
-                rules[group] = [r for r in records.values() if isinstance(r, SecurityRule)]
+                rules[group] = (
+                    None
+                    if records is None
+                    else [r for r in records.values() if isinstance(r, SecurityRule)]
+                )
             policy = self._policies[groups] = Policy(rules)
         return policy
 

@@ -40,6 +40,10 @@ class Backend(ABC):
         """Make it reachable again."""
 
     @abstractmethod
+    def make_anew(self) -> None:
+        """Throw the store away with all it holds, and create an empty one in its place."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close all readers and writers."""
 

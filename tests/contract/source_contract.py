@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -217,6 +218,91 @@ class ReadingContract:
             source.snapshot(A)
         backend.restore()
         assert source.get(A, "k").payload == b"1"
+
+
+class IdentityContract:
+    """identity, and what another store means to who holds slices."""
+
+    def test_all_readers_see_one_identity_that_no_write_changes(self, backend):
+        publisher, source = backend.publisher(), backend.source()
+        identity = source.identity()
+        assert identity
+        publisher.publish({A: {"k": b"1"}}, replace_all=True)
+        publisher.write(A, {"k": None})
+        assert source.identity() == backend.source().identity() == identity
+
+    def test_a_store_made_anew_has_another_identity(self, backend):
+        source = backend.source()
+        identity = source.identity()
+        backend.make_anew()
+        assert source.identity() == backend.source().identity() != identity
+
+    def test_a_lost_store_has_its_identity_when_it_is_back(self, backend):
+        source = backend.source()
+        identity = source.identity()
+        backend.lose()
+        with pytest.raises(SourceError):
+            source.identity()
+        backend.restore()
+        assert source.identity() == identity
+
+    def test_a_closed_source_has_none(self, backend):
+        source = backend.source()
+        source.close()
+        with pytest.raises(SourceError, match="closed"):
+            source.identity()
+
+    def test_a_store_made_anew_is_told_with_the_snapshots_of_all_that_is_followed(self, backend):
+        publisher, source = backend.publisher(), backend.source()
+        recorder = Recorder()
+        watch = source.watch(recorder)
+        for name in (A, B):
+            watch.follow(name, publisher.write(name, {"k": b"1"}))
+        settle()
+        backend.make_anew()
+        recorder.wait_for(lambda _: recorder.of(A) and recorder.of(B))
+        for name in (A, B):
+            snapshot = recorder.of(name)[0]
+            assert isinstance(snapshot, Snapshot)
+            assert (snapshot.records, snapshot.store) == ({}, source.identity())
+        version = backend.publisher().write(A, {"l": b"2"})
+        recorder.wait_for(lambda events: any(reaches(event, A, version) for event in events))
+        replica = Replica(recorder.of(A)[0])
+        for event in recorder.of(A)[1:]:
+            replica.apply(event)
+        assert (replica.version, replica.records) == (version, {"l": b"2"})
+
+    @pytest.mark.parametrize("since", [0, 1, 1 << 60])
+    def test_versions_of_another_store_lead_to_snapshots_that_say_so(self, backend, since):
+        """As when the store was made anew while the agent was away, or just before it followed."""
+        backend.publisher().write(A, {"k": b"1"})
+        source, recorder = backend.source(), Recorder()
+        watch = source.watch(recorder, "the identity of another store")
+        watch.follow(A, since)
+        (event,) = recorder.wait_for(len)
+        assert event == replace(source.snapshot(A), store=source.identity())
+        version = backend.publisher().write(A, {"k": b"2"})
+        recorder.wait_for(lambda events: any(reaches(event, A, version) for event in events))
+        assert isinstance(recorder.events[-1], Delta), "it is known now"
+
+    def test_versions_of_the_same_store_are_followed_from(self, backend):
+        publisher, source, recorder = backend.publisher(), backend.source(), Recorder()
+        since = publisher.write(A, {"k": b"1"})
+        version = publisher.write(A, {"k": b"2"})
+        source.watch(recorder, source.identity()).follow(A, since)
+        (event,) = recorder.wait_for(len)
+        assert event == source.delta(A, since)
+        assert event.version == version
+
+    def test_a_snapshot_of_the_same_store_says_nothing_of_another(self, backend):
+        since = backend.publisher().write(A, {"k": b"1"})
+        backend.forget_history(A)
+        source = backend.source()
+        assert source.snapshot(A).store is None
+        recorder = Recorder()
+        source.watch(recorder).follow(A, since)
+        (event,) = recorder.wait_for(len)
+        assert event == source.snapshot(A)
 
 
 class PublishingContract:
@@ -575,5 +661,5 @@ class WatchContract:
         assert recorder.states() == [lost, SourceState(None)]
 
 
-class SourceContract(ReadingContract, PublishingContract, WatchContract):
+class SourceContract(ReadingContract, IdentityContract, PublishingContract, WatchContract):
     """All of it."""

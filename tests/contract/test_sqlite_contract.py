@@ -45,6 +45,11 @@ class SqliteBackend(Backend):
     def restore(self) -> None:
         self._away.rename(self._path)
 
+    def make_anew(self) -> None:
+        for file in self._path.parent.glob(self._path.name + "*"):
+            file.unlink()
+        self.publisher().publish({}, replace_all=False)
+
     def close(self) -> None:
         for store in self._stores:
             store.close()

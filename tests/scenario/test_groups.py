@@ -99,3 +99,27 @@ def test_a_rule_with_a_group_that_does_not_exist_lets_nobody_in(
     add_rule(cloud, "server", allow("ingress", "tcp", 80, family=family, group="staff"))
     lab.publish()
     assert reaches(lab, family, "a")
+
+
+def test_a_group_that_is_still_on_its_way_takes_nothing_from_a_port(
+    make_lab: MakeLab, family: int
+) -> None:
+    """Groups only add: what the others allow stays, and what they deny waits."""
+    cloud = office()
+    cloud.group("late", *both("ingress", "tcp", 9, rule_id="discard"))
+    lab = make_lab(cloud)
+    vm = lab.frames(family)
+    assert lab.send("a", vm.tcp("a", "b", 80)).reached == ["b"]
+    before = lab.here.rules()
+    change_port(cloud, "b", groups=("web", "late"))
+    host = lab.here
+    host.delayed = True
+    lab.publish()
+    host.deliver_one()
+    assert "sg/late" in [getattr(event, "slice", "") for event in host.feed.inbox]
+    assert lab.here.rules() == before
+    assert lab.send("a", vm.tcp("a", "b", 443)).reached == ["b"]
+    assert lab.send("a", vm.tcp("a", "b", 9)).reached == []
+    assert host.engine.parked == 1
+    host.delayed = False
+    assert lab._sent(host.deliver()).reached == ["b"]

@@ -19,7 +19,7 @@ PARTS = ("nbr/v1/10.0.0.0", "nbr/v1/10.0.1.0")
 SLICES = (*WHOLE, *PARTS)
 _HOST = b"\xc0\0\x02\x01"
 #: Room for four neighbors without groups of the six that there are; groups make them bigger.
-_MAX_BYTES = 4 * (ENTRY_OVERHEAD_BYTES + 40)
+MAX_BYTES = 4 * (ENTRY_OVERHEAD_BYTES + 40)
 
 
 def _ip(name: str, number: int) -> bytes:
@@ -68,7 +68,7 @@ class Model:
 
     def __init__(self) -> None:
         self.store = SliceStore()
-        self.cache = SliceCache(_MAX_BYTES)
+        self.cache = SliceCache(MAX_BYTES)
         self.flying: list[Delta | Snapshot | Lookup] = []
         #: Records of each slice at each version.
         self.history: dict[str, list[dict[str, Record]]] = {name: [{}] for name in SLICES}
@@ -97,7 +97,7 @@ class Model:
         """What is held of a shard, without counting as a use."""
         held = {}
         for number in range(3):
-            record = dict(self.cache._held.items()).get(("v1", _ip(name, number)))
+            record = self.cache._held.peek(("v1", _ip(name, number)))
             if record is not None:
                 held[_key(name, number)] = record
         return held
@@ -144,7 +144,7 @@ class Model:
         for name in PARTS:
             for key, held in self.held(name).items():
                 assert held.record == self.history[name][held.as_of].get(key)
-        assert self.cache.neighbor_bytes <= _MAX_BYTES
+        assert self.cache.neighbor_bytes <= MAX_BYTES
 
     @staticmethod
     def check_changes(applied: Applied, before: dict[str, Held], after: dict[str, Held]) -> None:

@@ -103,8 +103,8 @@ def _ipv4(frame: bytes, headers: Headers) -> None:
         return
     header_bytes = (frame[at] & 0x0F) * 4
     total = number(frame, at + 2, 2)
-    # ipv4_sanity_check: up to 255 bytes of padding are allowed behind the packet.
-    if header_bytes < 20 or not header_bytes <= total <= size or size - total > 255:
+    # ipv4_sanity_check: up to 65,535 bytes of padding are allowed behind the packet.
+    if header_bytes < 20 or not header_bytes <= total <= size or size - total > 0xFFFF:
         return
     offset = number(frame, at + 6, 2)
     fragment = 0

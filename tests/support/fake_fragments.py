@@ -18,6 +18,7 @@ MIN_FRAGMENT: Final = {4: 1200, 6: 1280}
 REASSEMBLY_S: Final = 15.0
 
 #: Zone, table of the rule, family, source, destination, protocol, identification.
+_AUTHENTICATION = 51
 _Key = tuple[int, int, int, int, int, int, int]
 
 
@@ -121,8 +122,11 @@ def _whole(first: bytes, data: bytes) -> bytes:
     previous = l3 + 6
     place = l3 + 40
     while place != at:
+        # RFC 4302 section 2.2: an authentication header counts in units of 4 bytes, and without 2.
+        is_authentication = first[previous] == _AUTHENTICATION
         previous = place
-        place += (first[place + 1] + 1) * 8
+        length = first[place + 1]
+        place += (length + 2) * 4 if is_authentication else (length + 1) * 8
     front[previous] = first[at]
     front[l3 + 4 : l3 + 6] = (at - l3 - 40 + len(data)).to_bytes(2, "big")
     return bytes(front) + data

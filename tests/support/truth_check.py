@@ -15,7 +15,7 @@ from ondemand.pipeline import ON_DEMAND
 from ondemand.records import Port
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import SliceCache
-from ondemand.slices import SliceKind, host_slice, kind_of, vpc_slice
+from ondemand.slices import SliceKind, group_slice, host_slice, kind_of, vpc_slice
 from ondemand.static_rules import frame_rules, port_rules, quarantine_rules
 from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
 from ondemand.topology import Topology
@@ -189,6 +189,9 @@ def world_from_store(host: HostSim, store: SliceStore) -> World:
             subnet = topology.subnets[record.subnet]
             port = LocalPort(record, subnet, host.plugged[name], old.zone, old.epoch)
             world.add_port(port)
+            # As when all has come: what is read of a policy depends on which groups are here.
+            for group in record.groups:
+                _load(world, store, group_slice(group))
     return world
 
 

@@ -60,6 +60,9 @@ def test_a_host_with_its_bridge(host, checks_of, store):
     assert failed(checks) == {}
     assert checks["tunnel"].found == "vxlan0: vxlan, remote_ip=flow, key=flow"
     assert checks["rules"].found == "none of an agent is in the switch"
+    assert checks["table limits"].found.startswith("none yet; the agent sets 210000")
+    assert checks["connection limits"].status is Status.OK
+    assert checks["connection limits"].found.endswith("zones that have a limit now: 0")
     assert checks["meters"].found.startswith("up to ")
     assert checks["datapath features"].status is Status.OK
     assert "1200 bytes (IPv4) and 1280 bytes (IPv6)" in checks["fragments"].found
@@ -68,6 +71,26 @@ def test_a_host_with_its_bridge(host, checks_of, store):
     checks = checks_of(host)
     assert checks["rules"].found == "1 of an agent are in the switch"
     assert list(failed(checks)) == ["controller"]
+
+
+def test_limits_are_read_from_the_switch(host, checks_of, store):
+    host.create_integration_bridge()
+    host.appctl("dpctl/ct-set-limits", "netdev@ovs-netdev", "zone=3,limit=9")
+    words = " -- ".join(
+        f"--id=@t{table} create Flow_Table flow_limit=210000 overflow_policy=evict"
+        for table in (5, 30, 40, 80)
+    )
+    tables = ",".join(f"{table}=@t{table}" for table in (5, 30, 40, 80))
+    host.vsctl(*words.split(), *f"-- set Bridge br-int flow_tables={tables}".split())
+    checks = checks_of(host)
+    assert checks["table limits"].found.startswith("210000 rules in each of tables 5, 30, 40, 80")
+    assert checks["connection limits"].found.endswith("zones that have a limit now: 1")
+    host.vsctl("remove", "Bridge", "br-int", "flow_tables", "30")
+    check = checks_of(host)["table limits"]
+    assert (check.status, check.found) == (
+        Status.WARN,
+        "not as configured in tables 30: no limit",
+    )
 
 
 def test_a_switch_that_is_gone(host, checks_of, store):

@@ -106,7 +106,7 @@ def test_text_and_bytes_of_every_shape_are_one_rule_to_the_switch(node, client, 
 
 
 def deliver_rules(count):
-    return [PIPELINE.deliver.rule(zone=zone, ofport=zone) for zone in range(1, count + 1)]
+    return [PIPELINE.deliver.rule(zone=zone, port=5, ofport=zone) for zone in range(1, count + 1)]
 
 
 PIPELINE = Pipeline()
@@ -130,7 +130,10 @@ def test_another_apps_rules_stay_when_all_of_ours_are_deleted(node, client):
 
 
 def test_the_same_match_replaces_and_takes_the_new_cookie(node, client):
-    first, second = PIPELINE.deliver.rule(zone=1, ofport=5), PIPELINE.deliver.rule(zone=1, ofport=6)
+    first, second = (
+        PIPELINE.deliver.rule(zone=1, port=5, ofport=5),
+        PIPELINE.deliver.rule(zone=1, ofport=6),
+    )
     client.send(ENCODER.add(first, COOKIE) + ENCODER.add(second, COOKIE + 1))
     assert errors(client.barrier()) == []
     assert dumped(node, BYTES) == {COOKIE + 1: "table=90, priority=200,reg7=0x1 actions=output:6"}

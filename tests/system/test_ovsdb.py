@@ -7,6 +7,7 @@ ovs-vswitchd makes its devices. Internal ports stand for those of VMs.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -31,6 +32,7 @@ from controller_app.ovsdb import (
     BridgeFailedError,
     BridgeGone,
     ForeignControllerError,
+    InterfacesTold,
     LockLost,
     Ovsdb,
     OvsdbError,
@@ -38,6 +40,7 @@ from controller_app.ovsdb import (
     OvsdbUnreachableError,
     PortGone,
     PortSeen,
+    ReplacedError,
     SecondAgentError,
     TunnelGone,
     TunnelSeen,
@@ -202,7 +205,14 @@ class Told:
     def __init__(self) -> None:
         self.events: list[OvsdbEvent] = []
         self._queue: queue.SimpleQueue[OvsdbEvent] = queue.SimpleQueue()
-        self.put = self._queue.put
+        #: How many events had come when it was told that these are all.
+        self.complete_at: list[int] = []
+
+    def put(self, event: OvsdbEvent) -> None:
+        if isinstance(event, InterfacesTold):
+            self.complete_at.append(self._queue.qsize())
+        else:
+            self._queue.put(event)
 
     def until(self, event: OvsdbEvent) -> list[OvsdbEvent]:
         """The events up to ``event``, which must come."""
@@ -485,6 +495,7 @@ def test_what_is_there_is_told_first(switch, config):
         told = Told()
         ovsdb.watch(told.put)
 
+        wait_for(lambda: told.complete_at == [3], "the end of what is there")
         assert told.next(1) == [TunnelSeen("vxlan0", state.tunnel_ofport)]
         assert sorted(told.next(2), key=lambda event: event.iface_id) == [
             PortSeen("port-1", "vm1", switch.ofport("vm1"), bytes.fromhex("fa163e000001")),
@@ -516,7 +527,7 @@ def test_events_come_from_one_thread_that_is_not_the_callers(switch, config):
         told.until(TunnelSeen("vxlan0", state.tunnel_ofport))
         switch.add_port("vm1", "port-1")
         told.next(1)
-        ovsdb.set_flow_table_limits([5], limit=10, groups=["NXM_NX_REG6[]"])
+        ovsdb.set_flow_table_limits({5: ["NXM_NX_REG6[]"]}, limit=10)
         switch.vsctl("del-port", "vm1")
         told.next(1)
 
@@ -872,7 +883,7 @@ def test_a_lock_lost_before_the_watch_is_told_by_the_watch(switch, config):
         try:
             wait_for(lambda: ovsdb._link.idl.lock_lost, "the theft to be noticed")
             ovsdb.watch(told.put)
-            assert LockLost("br-int") in told.next(2)
+            assert LockLost("br-int", taken=True) in told.next(2)
         finally:
             thief.terminate()
             thief.wait(timeout=10)
@@ -912,7 +923,7 @@ def test_an_agent_that_loses_its_lock_is_told_and_can_write_no_more(switch, conf
             stdout=subprocess.DEVNULL,
         )
         try:
-            assert told.next(1) == [LockLost("br-int")]
+            assert told.next(1) == [LockLost("br-int", taken=True)]
             with pytest.raises(SecondAgentError):
                 ovsdb.ensure_bridge()
         finally:
@@ -952,7 +963,7 @@ def test_flow_table_limits_are_set_changed_and_dropped(switch, config):
             *("--id=@ft", "create", "Flow_Table", "flow_limit=9", "--"),
             *("set", "Bridge", "br-int", "flow_tables:99=@ft"),
         )
-        ovsdb.set_flow_table_limits([30, 40], limit=4, groups=groups)
+        ovsdb.set_flow_table_limits({30: groups, 40: ["NXM_NX_REG5[]"]}, limit=4)
         assert _limits(switch) == {30: (4, "evict"), 40: (4, "evict"), 99: (9, [])}
 
         # Only flows with a timeout can be evicted (ovs-vswitchd.conf.db(5), Flow_Table).
@@ -962,11 +973,11 @@ def test_flow_table_limits_are_set_changed_and_dropped(switch, config):
         flows = switch.ofctl("dump-flows", "br-int", "table=30")
         assert (flows.count("reg6=0x1"), flows.count("reg6=0x2")) == (1, 3)
 
-        ovsdb.set_flow_table_limits([40, 50], limit=7, groups=groups)
+        assert ovsdb.set_flow_table_limits({40: groups, 50: groups}, limit=7)
         assert _limits(switch) == {40: (7, "evict"), 50: (7, "evict"), 99: (9, [])}
-        before = switch.rows("Flow_Table")
-        ovsdb.set_flow_table_limits([40, 50], limit=7, groups=groups)
-        assert switch.rows("Flow_Table") == before
+        before = switch.rows("Flow_Table"), switch.rows("Open_vSwitch")
+        assert not ovsdb.set_flow_table_limits({40: groups, 50: groups}, limit=7)
+        assert (switch.rows("Flow_Table"), switch.rows("Open_vSwitch")) == before
 
 
 def _limits(switch: Switch) -> dict[int, tuple]:
@@ -987,7 +998,163 @@ def test_flow_table_limits_of_a_bridge_that_is_gone_are_an_error(switch, config)
         ovsdb.ensure_bridge()
         switch.vsctl("del-br", "br-int")
         with pytest.raises(BridgeConflictError, match="br-int is gone"):
-            ovsdb.set_flow_table_limits([5], limit=5, groups=["NXM_NX_REG6[]"])
+            ovsdb.set_flow_table_limits({5: ["NXM_NX_REG6[]"]}, limit=5)
+
+
+# ---------------------------------------------------------------------- when the switch connects
+
+
+class Controller:
+    """Listens where the switch is to connect to, in this process's namespace, and says hello."""
+
+    def __init__(self, target: str) -> None:
+        kind, _, rest = target.partition(":")
+        if kind == "unix":
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(rest)
+        else:
+            self._listener = socket.socket()
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            address, _, port = rest.rpartition(":")
+            self._listener.bind((address, int(port)))
+        self._listener.listen()
+        self._listener.settimeout(PATIENCE_S)
+
+    def accept(self) -> socket.socket:
+        """A connection of the switch, past the hello (OpenFlow 1.3.5, section 6.3.1)."""
+        while True:
+            connection, _ = self._listener.accept()
+            connection.settimeout(PATIENCE_S)
+            # The switch may have tried by itself before it was told to connect anew.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(bytes.fromhex("0400000800000001"))
+                if connection.recv(8):
+                    return connection
+            connection.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture(params=["unix", "unix.", "unix//"])
+def unix_controller(request, switch) -> str:
+    """Socket in the run directory, in spellings that an operator may give."""
+    folder = {"unix": "", "unix.": "./", "unix//": "/"}[request.param]
+    return f"unix:{switch.directory}/{folder}agent.sock"
+
+
+def log_of(switch: Switch) -> str:
+    return (switch.directory / "vswitchd.out").read_text()
+
+
+def test_the_switch_connects_at_once_when_the_agent_is_back(switch, config, unix_controller):
+    config = replace(config, controller=unix_controller)
+    with Ovsdb.connect(config) as ovsdb:
+        state = ovsdb.ensure_bridge()
+    switch.ofctl("add-flow", "br-int", "table=7,priority=5,ip,actions=drop")
+    # Attempts after 1, 3 and 7 s: at 3.2 s the next one is far off.
+    time.sleep(3.2)
+    spelled = []
+    for _ in range(3):
+        controller = Controller(f"unix:{switch.directory}/agent.sock")
+        with Ovsdb.connect(config) as ovsdb:
+            begin_s = time.monotonic()
+            again = ovsdb.ensure_bridge(reconnect=True)
+            connection = controller.accept()
+            waited_s = time.monotonic() - begin_s
+        (row,) = switch.rows("Controller")
+        spelled.append(row["target"])
+        assert row["max_backoff"] == 1000
+        assert again.changes == ()
+        assert again.datapath_id == state.datapath_id
+        # Not a measurement: by itself the switch would come a second later, or more.
+        assert waited_s < 0.7
+        assert "table=7" in switch.ofctl("dump-flows", "br-int")
+        connection.close()
+        controller.close()
+        (switch.directory / "agent.sock").unlink()
+        time.sleep(1.3)
+    assert spelled[0] == spelled[2] != spelled[1]
+
+
+def test_the_bridge_is_told_ready_before_the_switch_can_connect(switch, config):
+    controllers = []
+    with Ovsdb.connect(config) as ovsdb:
+        state = ovsdb.ensure_bridge(ready=lambda _: controllers.append(switch.rows("Controller")))
+    assert controllers == [[]]
+    assert state.changes
+
+
+@pytest.fixture
+def local_controller(switch) -> Iterator[Controller]:
+    controller = Controller(f"unix:{switch.directory}/agent.sock")
+    yield controller
+    controller.close()
+
+
+def test_a_touch_while_connected_bounds_the_back_off(switch, config, local_controller):
+    """OVS 3.1 waits 1, 2, 4, 8 s otherwise, whatever max_backoff says."""
+    config = replace(config, controller=f"unix:{switch.directory}/agent.sock")
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge()
+        connection = local_controller.accept()
+        wait_for(lambda: "agent.sock: connected" in log_of(switch), "the switch to be connected")
+        ovsdb.touch()
+        # A connection that is closed without an answer is a failed attempt, after which it waits.
+        connection.close()
+        times_s = []
+        for _ in range(4):
+            listener, _ = local_controller._listener.accept()
+            times_s.append(time.monotonic())
+            listener.close()
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(times_s)]
+    assert max(gaps_s) < 2.6, gaps_s
+
+
+def test_what_an_earlier_agent_set_elsewhere_is_replaced(switch, config):
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge()
+    with Ovsdb.connect(replace(config, controller="tcp:127.0.0.1:16653")) as ovsdb:
+        state = ovsdb.ensure_bridge()
+    assert state.changes == ("controller tcp:127.0.0.1:16653 (was tcp:127.0.0.1:6653)",)
+    assert switch.vsctl("get-controller", "br-int") == "tcp:127.0.0.1:16653"
+
+
+def test_another_spelling_of_our_address_is_ours(switch, config):
+    switch.vsctl("add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev")
+    switch.vsctl("set-controller", "br-int", "tcp:[127.0.0.1]:06653")
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge()
+    assert switch.vsctl("get-controller", "br-int") == "tcp:[127.0.0.1]:06653"
+
+
+# ----------------------------------------------------------------------------- replacing an agent
+
+
+def test_an_agent_takes_the_lock_away_and_the_other_one_is_told(switch, config):
+    with serving(config) as (old, told):
+        with Ovsdb.connect(config, replace=True) as new:
+            assert told.next(1) == [LockLost("br-int", taken=True)]
+            with pytest.raises(ReplacedError, match="to replace this one on bridge br-int"):
+                old.ensure_bridge()
+            assert new.ensure_bridge().changes == ()
+            with pytest.raises(SecondAgentError, match="--replace-agent"):
+                Ovsdb.connect(config)
+
+
+def test_replacing_nobody_is_a_plain_start(switch, config):
+    with Ovsdb.connect(config, replace=True) as ovsdb:
+        assert ovsdb.ensure_bridge().changes
+
+
+def test_an_agent_that_was_replaced_does_not_come_back_with_the_server(switch, config):
+    """The one that has the lock keeps it, or the other one gets it; never both."""
+    with serving(config) as (old, told), Ovsdb.connect(config, replace=True) as new:
+        told.until(LockLost("br-int", taken=True))
+        old.close()
+        switch.stop_server()
+        switch.start_server()
+        assert new.ensure_bridge().changes == ()
 
 
 def test_facts_for_the_doctor_need_no_lock(switch, config):

@@ -132,7 +132,7 @@ def test_prefixes_of_every_length(client, family):
 
 def test_rules_of_others_are_none_of_ours(node, client):
     pipeline = Pipeline()
-    rule = pipeline.unprotected.rule(zone=5)
+    rule = pipeline.unprotected[4].rule(zone=5)
     install(client, Encoder(pipeline), {COOKIE: rule})
     words = format_rule(rule)
     tampered = {
@@ -171,7 +171,7 @@ def test_on_demand_rules_that_do_not_report_their_removal_are_not_ours(node, cli
 
 def test_an_answer_of_many_messages(client):
     pipeline = Pipeline()
-    rules = {COOKIE + n: Rule(pipeline.unprotected, (n,)) for n in range(1, 3001)}
+    rules = {COOKIE + n: Rule(pipeline.unprotected[4], (n,)) for n in range(1, 3001)}
     install(client, Encoder(pipeline), rules)
     client.send(flow_stats_request(1, *OURS))
     assert len(client.barrier()) > 1

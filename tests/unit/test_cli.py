@@ -187,11 +187,14 @@ def test_an_interrupt_is_130(plugins, monkeypatch):
 # -- commands of other packages ----------------------------------------------------------------------
 
 
-def test_the_demo_comes_in_through_the_project_file():
+def test_demo_and_experiments_come_in_through_the_project_file():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"ondemand": "controller_app.cli:main"}
     points = project["entry-points"][ENTRY_POINT_GROUP]
-    assert points == {"demo": "mininet_topos.cli_demo:command"}
+    assert points == {
+        "demo": "mininet_topos.cli_demo:command",
+        "experiment": "mininet_topos.cli_experiment:command",
+    }
     for name, value in points.items():
         command = importlib.metadata.EntryPoint(name, value, ENTRY_POINT_GROUP).load()
         assert isinstance(command, click.Command)
@@ -272,8 +275,8 @@ def agent(monkeypatch):
     started = []
 
     def end(with_what):
-        def run_agent(path):
-            started.append(path)
+        def run_agent(path, *, replace):
+            started.append((path, replace))
             if isinstance(with_what, Exception):
                 raise with_what
             return with_what
@@ -288,7 +291,8 @@ def agent(monkeypatch):
 def test_run_ends_as_the_agent_does(plugins, agent, config_path):
     started = agent(0)
     invoke("run", "--config", str(config_path))
-    assert started == [config_path]
+    invoke("run", "--config", str(config_path), "--replace-agent")
+    assert started == [(config_path, False), (config_path, True)]
     agent(2)
     invoke("run", "--config", str(config_path), code=2)
 

@@ -81,13 +81,19 @@ verdict_idle_s = 61
 location_idle_s = 121
 responder_idle_s = 122
 deny_s = 11
+outage_deny_s = 3
 [limits]
+switch_table_rules = 700
+max_connections_per_port = 9
 max_rules = 1000
 max_rules_per_port = 500
 meter_rate = 0
 meter_burst = 1
 admission_rate = 2
 admission_burst = 3
+flood_rate = 5
+flood_burst = 6
+quarantine_max_s = 0
 max_parked = 4
 max_parked_per_port = 4
 park_s = 1
@@ -118,17 +124,22 @@ interval_s = 1
         location_idle_s=121,
         responder_idle_s=122,
         deny_s=11,
+        outage_deny_s=3,
         max_rules=1000,
         max_rules_per_port=500,
         meter_rate=0,
         meter_burst=1,
         admission_rate=2,
         admission_burst=3,
+        flood_rate=5,
+        flood_burst=6,
+        quarantine_max_s=0,
         max_parked=4,
         max_parked_per_port=4,
         park_s=1,
         neighbor_cache_bytes=65536,
     )
+    assert (config.switch_table_rules, config.max_connections_per_port) == (700, 9)
     assert config.log == LogConfig("debug", "json", Path("/var/log/x.log"))
     assert (config.metrics_file, config.metrics_s) == (tmp_path / "metrics.json", 1.0)
     assert config.source_poll_s == 0.02
@@ -164,7 +175,15 @@ def test_each_kind_of_source_can_be_opened(write, tmp_path):
 
 def test_every_setting_of_the_engine_is_a_key():
     names = {key.name for key in KEYS if key.table in ("rules", "limits")}
-    assert names == set(Settings.names()) - {"match_connection"} | {"match"}
+    others = {"match", "switch_table_rules", "max_connections_per_port"}
+    assert names == set(Settings.names()) - {"match_connection"} | others
+
+
+def test_the_switch_takes_all_the_rules_of_the_agent_and_those_that_are_always_there(write):
+    assert load_config(write("")).switch_table_rules == Settings().max_rules + 10_000
+    text = "[limits]\nmax_rules = 777\nmax_rules_per_port = 70\n"
+    assert load_config(write(text)).switch_table_rules == 10_777
+    assert load_config(write(text + "switch_table_rules = 100\n")).switch_table_rules == 100
 
 
 def test_every_field_of_the_bridge_is_a_key():

@@ -4,17 +4,20 @@ import time
 
 import pytest
 
+from mininet_topos.attempts import denied_seen, ping_seen, tcp_seen
 from mininet_topos.demo import phases
-from mininet_topos.demo_change import Watched, cut_seen, goes_on_seen, resumed_seen, watch
-from mininet_topos.demo_deny import Arrived, denied_seen, deny_experiments, spoof_seen
+from mininet_topos.demo_change import resumed_seen
+from mininet_topos.demo_deny import Arrived, deny_trials, spoof_seen
 from mininet_topos.demo_fleet import one_of, same_counts
 from mininet_topos.demo_latency import round_trips
-from mininet_topos.demo_on_demand import exactly_used, idle_experiments, only_used
-from mininet_topos.demo_reach import ping_seen, reach_experiments, tcp_seen
+from mininet_topos.demo_on_demand import exactly_used, idle_trials, only_used
+from mininet_topos.demo_reach import reach_trials
 from mininet_topos.demo_rules import on_demand_rules, peers_asked_for, peers_of, rules_per_table
-from mininet_topos.demo_run import run_experiment
 from mininet_topos.demo_state import VM
+from mininet_topos.promises import Seen
 from mininet_topos.traffic_node import PingResult, StreamState, TcpAttempt
+from mininet_topos.trials import run_trial
+from tests.support.flows import flow_seen
 
 CONNECTED = TcpAttempt(connected=True, ms=1.0, error="")
 TIMEOUT = TcpAttempt(connected=False, ms=None, error="timeout")
@@ -91,26 +94,22 @@ class FakeLab:
         pass
 
 
-def outcomes(experiments, lab):
-    return {
-        one.promise.name: one.seen.ok
-        for experiment in experiments
-        for one in run_experiment(experiment, lab)
-    }
+def outcomes(trials, lab):
+    return {one.promise.name: one.seen.ok for trial in trials for one in run_trial(trial, lab)}
 
 
 def test_where_everything_passes_all_that_must_reach_holds_and_nothing_that_must_not():
     lab = FakeLab(is_open=True)
-    assert set(outcomes(reach_experiments(), lab).values()) == {True}
-    found = outcomes(deny_experiments(), lab)
+    assert set(outcomes(reach_trials(), lab).values()) == {True}
+    found = outcomes(deny_trials(), lab)
     assert found.pop("the reply")
     assert set(found.values()) == {False}
 
 
 def test_where_nothing_passes_nothing_that_must_reach_holds():
     lab = FakeLab(is_open=False)
-    assert set(outcomes(reach_experiments(), lab).values()) == {False}
-    found = outcomes(deny_experiments(), lab)
+    assert set(outcomes(reach_trials(), lab).values()) == {False}
+    found = outcomes(deny_trials(), lab)
     assert not found.pop("the reply")
     # A spoof is only told from a dead network by what arrives under the true name.
     assert not found.pop("a spoofed source address")
@@ -155,30 +154,12 @@ def test_a_spoof_must_have_been_sent_and_nothing_of_it_arrive():
     assert not spoof_seen([true, true], [lie, Arrived(2, 0)]).ok
 
 
-def test_a_cut_must_come_within_a_second():
-    assert cut_seen(Watched(last_s=0.9, longest_gap_s=1.1, echoed=64)).ok
-    assert not cut_seen(Watched(last_s=1.1, longest_gap_s=0.9, echoed=64)).ok
-
-
-def test_going_on_means_bytes_and_no_pause():
-    assert goes_on_seen(Watched(last_s=2.0, longest_gap_s=0.1, echoed=64)).ok
-    assert not goes_on_seen(Watched(last_s=2.0, longest_gap_s=0.6, echoed=64)).ok
-    assert not goes_on_seen(Watched(last_s=0.0, longest_gap_s=0.1, echoed=0)).ok
-
-
 def test_what_was_never_cut_does_not_come_back():
-    cut = Watched(last_s=0.1, longest_gap_s=1.9, echoed=64)
-    assert resumed_seen(cut, resumed=True).ok
-    assert not resumed_seen(cut, resumed=False).ok
-    assert not resumed_seen(Watched(2.0, 0.1, 64), resumed=True).ok
-
-
-def test_watching_tells_a_stream_that_lives_from_one_that_stands_still():
-    cut, kept = watch((FakeStream(lives=False), FakeStream(lives=True)), 0.2)
-    assert cut == Watched(last_s=0.0, longest_gap_s=pytest.approx(0.2, abs=0.1), echoed=0)
-    assert kept.echoed > 64
-    assert kept.last_s > cut.last_s
-    assert kept.longest_gap_s < cut.longest_gap_s
+    cut, alive = Seen(ok=True, text=""), Seen(ok=False, text="")
+    assert resumed_seen(cut, flow_seen(echoed=3)).ok
+    assert not resumed_seen(cut, flow_seen(echoed=0)).ok
+    assert not resumed_seen(cut, flow_seen(echoed=3, error="reset")).ok
+    assert not resumed_seen(alive, flow_seen(echoed=3)).ok
 
 
 def test_round_trips_are_split_into_first_and_later():
@@ -275,7 +256,7 @@ def test_rules_or_books_that_do_not_empty_do_not_hold(monkeypatch):
 
     left = on_demand_rules([rule(40, "ip,nw_dst=10.0.1.12")])
     for rules, booked, held in (([], 0, True), (left, 0, False), ([], 3, False)):
-        (found,) = outcomes(idle_experiments(), Lab(rules, booked)).values()
+        (found,) = outcomes(idle_trials(), Lab(rules, booked)).values()
         assert found is held
 
 

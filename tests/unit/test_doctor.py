@@ -61,6 +61,7 @@ class FakeMachine(Machine):
             "dump-aggregate": "packet_count=0 byte_count=0 flow_count=12",
             "meter-features": "max_meter:4096 max_bands:8",
             "dpif/show-dp-features": ALL_FEATURES,
+            "dpctl/ct-get-limits": "default limit=0\nzone=1,limit=65536,count=3\nzone=2,limit=0",
         }
 
     def which(self, program):
@@ -96,6 +97,7 @@ def bridge(**changes):
         "works": True,
         "fail_mode": "secure",
         "controllers": (("tcp:127.0.0.1:6653", True),),
+        "flow_tables": tuple((table, 210_000, True) for table in (5, 30, 40, 80)),
     }
     return BridgeFacts(**made | changes)
 
@@ -232,6 +234,14 @@ def test_no_ovsdb(machine, switch):
         (facts(bridge(controllers=(("tcp:10.0.0.1:6653", True),))), {}, "controller", Status.FAIL, "obeys tcp:10.0.0.1:6653"),
         (facts(bridge(controllers=(("tcp:10.0.0.1:6653", True),))), {"take_over": True}, "controller", Status.WARN, "obeys"),
         (facts(bridge(controllers=(("ptcp:6634", True), ("tcp:127.0.0.1:6653", True)))), {}, "controller", Status.OK, "connected"),
+        (facts(bridge(controllers=(("tcp:[127.0.0.1]:06653", True),))), {}, "controller", Status.OK, "connected"),
+        (facts(bridge(controllers=(("tcp:127.0.0.1:06653", False),))), {}, "controller", Status.WARN, "not connected"),
+        (facts(), {}, "table limits", Status.OK, "none yet; the agent sets 210000"),
+        (facts(bridge(flow_tables=((7, 1, True),))), {}, "table limits", Status.OK, "none yet"),
+        (facts(bridge()), {}, "table limits", Status.OK, "210000 rules in each of tables 5, 30, 40, 80"),
+        (facts(bridge(flow_tables=((5, 210_000, True), (30, 9, False), (40, None, True)))), {}, "table limits",
+            Status.WARN, "in tables 30: 9 rules, refuse, 40: no limit, 80: no limit"),
+        (facts(bridge()), {}, "connection limits", Status.OK, "65536 per port; zones that have a limit now: 1"),
         (facts(iface_types=("internal",)), {}, "tunnel", Status.FAIL, "knows no vxlan"),
     ],
 )  # fmt: skip
@@ -286,6 +296,28 @@ def test_what_the_datapath_lacks(machine, switch, tmp_path):
     assert "meter_rate = 0" in checks["meters"].mend
     assert checks["datapath features"].found == "missing: CT mark"
     assert "400 bytes (IPv4) and 1300 bytes (IPv6)" in checks["fragments"].found
+
+
+def test_limits_are_those_of_the_configuration(machine, switch, config_path):
+    path = config_path
+    path.write_text(
+        path.read_text() + "[rules]\ntable_base = 100\n[limits]\nswitch_table_rules = 500\n"
+        "max_connections_per_port = 0\n"
+    )
+    switch.found = facts(bridge(flow_tables=tuple((t, 500, True) for t in (105, 130, 140, 180))))
+    checks = by_name(run_checks(path, machine))
+    assert checks["table limits"].found.startswith("500 rules in each of tables 105, 130, 140, 180")
+    assert checks["connection limits"].found.startswith("switched off")
+
+
+def test_a_datapath_without_connection_limits(machine, switch):
+    machine.answers["dpctl/ct-get-limits"] = None
+    check = by_name(switch_checks(machine, BridgeConfig()))["connection limits"]
+    assert (check.status, "takes none" in check.found) == (Status.WARN, True)
+    assert "max_connections_per_port = 0" in check.mend
+    machine.paths = set()
+    check = by_name(switch_checks(machine, BridgeConfig()))["connection limits"]
+    assert (check.status, "as root" in check.mend) == (Status.WARN, True)
 
 
 # -- configuration and store -------------------------------------------------------------------------

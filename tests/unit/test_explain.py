@@ -18,14 +18,11 @@ from controller_app.explain_text import json_of, packet_fields, text_of
 from controller_app.explain_words import REASONS
 from controller_app.goal_state_file import load_goal_state
 from controller_app.sqlite_store import SqliteStore
-from ondemand.addresses import parse_ip
-from ondemand.engine import Engine
 from ondemand.goal_state import compile_goal_state, encode_slices
-from ondemand.messages import Fetch, Follow, PacketIn
-from ondemand.settings import Settings
 from ondemand.slices import SourceError
 from ondemand.verdict import Reason
 from rule_cache.fields import CtState
+from tests.support.agent_on_store import AgentOnStore, missed
 from tests.support.frame_builder import build_icmp6, build_sctp4, build_tcp4
 from tests.support.goal_states import goal_state, group, port, rule, subnet, vpc
 
@@ -259,59 +256,6 @@ def test_what_is_no_reply(store, flow, sentence):
 # -- the agent would do the same ---------------------------------------------------------------------
 
 
-class Agent:
-    """The engine of one host on a store, with one port plugged."""
-
-    def __init__(self, store, host, tunnel_ip, port_id, *, match_connection):
-        self.engine = Engine(
-            host=host,
-            tunnel_ip=parse_ip(tunnel_ip),
-            settings=Settings(match_connection=match_connection),
-            round_number=1,
-            first_epoch=1,
-        )
-        self.store = store
-        self.engine.start()
-        self.serve()
-        self.engine.port_plugged(port_id, 1, 0.0)
-        self.serve()
-
-    def serve(self):
-        """Answer what the engine asks; the rules that it adds meanwhile."""
-        added = []
-        for _ in range(20):
-            effects = self.engine.take()
-            added += [str(rule) for _, rule in (*effects.adds, *effects.after_barrier)]
-            if not effects:
-                return added
-            for request in effects.requests:
-                if isinstance(request, Fetch):
-                    self.engine.fetched(self.store.get(request.slice, request.key), 0.0)
-                elif isinstance(request, Follow) and request.since is None:
-                    self.engine.slice_event(self.store.snapshot(request.slice), 0.0)
-        raise AssertionError("the engine asks without end")
-
-    def rules_for(self, packet):
-        self.engine.packet_in(packet, 0.0)
-        return self.serve()
-
-
-def missed(table, frame, *, source="", target="", proto=0, ports=(0, 0), state=0, **zones):
-    tracked = bool(state)
-    return PacketIn(
-        table=table,
-        in_port=zones.pop("in_port", 1),
-        data=frame,
-        ct_state=state,
-        ct_src=parse_ip(source) if tracked else b"",
-        ct_dst=parse_ip(target) if tracked else b"",
-        ct_proto=proto if tracked else 0,
-        ct_tp_src=ports[0] if tracked else 0,
-        ct_tp_dst=ports[1] if tracked else 0,
-        **zones,
-    )
-
-
 NEW = CtState.TRK | CtState.NEW
 GATEWAY_MAC = "02:67:77:00:13:89"
 SENT = [
@@ -341,7 +285,7 @@ SENT = [
 @pytest.mark.parametrize("connection", [False, True])
 @pytest.mark.parametrize(("flow", "frame", "tracked"), SENT, ids=[flow for flow, _, _ in SENT])
 def test_the_senders_agent_installs_these_rules(store, flow, frame, tracked, connection):
-    agent = Agent(store, "host-1", "192.0.2.11", "web-1", match_connection=connection)
+    agent = AgentOnStore(store, "host-1", "192.0.2.11", "web-1", match_connection=connection)
     agent.engine.tunnel_plugged(2)
     agent.serve()
     source, target, proto, ports, state = tracked
@@ -359,7 +303,7 @@ def test_the_senders_agent_installs_these_rules(store, flow, frame, tracked, con
 
 @pytest.mark.parametrize("tp_dst", [5432, 22])
 def test_the_receivers_agent_installs_these_rules(store, tp_dst):
-    agent = Agent(store, "host-3", "192.0.2.13", "database-1", match_connection=False)
+    agent = AgentOnStore(store, "host-3", "192.0.2.13", "database-1", match_connection=False)
     agent.engine.tunnel_plugged(3)
     agent.serve()
     frame = build_tcp4(

@@ -77,8 +77,8 @@ def test_a_reply_that_is_too_short_breaks_the_format():
 
 
 def unprotected(zone):
-    """The simplest rule with a value: one field, one action."""
-    return Rule(PIPELINE.unprotected, (zone,))
+    """A simple rule with a value: two fields, one action."""
+    return Rule(PIPELINE.unprotected[4], (zone,))
 
 
 def test_entries_are_walked_with_cookie_and_table():
@@ -265,7 +265,7 @@ def test_padding_that_says_something_makes_a_rule_foreign():
     """A later version of the protocol may give it a meaning that we do not know."""
     data = entry(unprotected(1))
     assert read(data) == unprotected(1)
-    for at in (3, *range(20, 24), *range(60, 64), *range(68, 72), *range(85, 88)):
+    for at in (3, *range(20, 24), *range(66, 72), *range(76, 80), *range(93, 96)):
         assert data[at] == 0
         tampered = data[:at] + b"\x01" + data[at + 1 :]
         assert read(tampered) is None, at
@@ -340,16 +340,16 @@ def test_an_instruction_or_field_of_no_shape_is_foreign():
         pytest.param(lambda e: e[:40], id="cut in its head"),
         pytest.param(lambda e: e[:-8], id="cut"),
         pytest.param(lambda e: e + bytes(8), id="longer than it says"),
-        pytest.param(lambda e: b"\0\x60" + e[2:], id="shorter than it says"),
+        pytest.param(lambda e: b"\0\x68" + e[2:], id="shorter than it says"),
         pytest.param(lambda e: e[:48] + b"\0\0" + e[50:], id="match of another type"),
         pytest.param(lambda e: e[:50] + b"\0\3" + e[52:], id="match shorter than its head"),
         pytest.param(lambda e: e[:50] + b"\xff\xff" + e[52:], id="match longer than the entry"),
         pytest.param(lambda e: e[:55] + b"\xff" + e[56:], id="field longer than the match"),
         pytest.param(lambda e: with_oxms(e, oxms_of(e) * 2), id="a field twice"),
-        pytest.param(lambda e: e[:66] + b"\0\0" + e[68:], id="instruction of length 0"),
-        pytest.param(lambda e: e[:66] + b"\0\x20" + e[68:], id="instruction too long"),
-        pytest.param(lambda e: e[:74] + b"\0\0" + e[76:], id="action of length 0"),
-        pytest.param(lambda e: e[:74] + b"\0\x0c" + e[76:], id="action not padded"),
+        pytest.param(lambda e: e[:74] + b"\0\0" + e[76:], id="instruction of length 0"),
+        pytest.param(lambda e: e[:74] + b"\0\x20" + e[76:], id="instruction too long"),
+        pytest.param(lambda e: e[:82] + b"\0\0" + e[84:], id="action of length 0"),
+        pytest.param(lambda e: e[:82] + b"\0\x0c" + e[84:], id="action not padded"),
     ],
 )
 def test_an_entry_that_breaks_the_format(broken):

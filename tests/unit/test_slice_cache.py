@@ -438,3 +438,83 @@ def test_a_shard_of_which_nothing_is_held_can_be_dropped() -> None:
     assert (cache.neighbors_held, cache.neighbor_bytes) == (0, 0)
     _, fresh = cache.put(other)
     assert fresh
+
+
+# -- accounts ----------------------------------------------------------------------------------------
+
+
+def test_a_port_that_scans_loses_its_own_records() -> None:
+    cache = _cache(entries=6)
+    cache.put(_lookup(1, _neighbor(1)), 7)
+    cache.put(_lookup(1, _neighbor(2)), 7)
+    forgotten = []
+    for number in range(100, 150):
+        forgotten += cache.put(_lookup(1, None, f"ip/10.0.0.{number}"), 8)[0].forgotten
+    assert cache.neighbor("v1", parse_ip("10.0.0.1")) is not None
+    assert cache.neighbor("v1", parse_ip("10.0.0.2")) is not None
+    assert forgotten == [record_tag(SHARD, f"ip/10.0.0.{number}") for number in range(100, 146)]
+    assert set(cache.neighbor_bytes_by_owner()) == {7, 8}
+
+
+def test_a_change_leaves_a_record_on_its_account() -> None:
+    cache = _cache()
+    cache.put(_lookup(1, _neighbor(1)), 7)
+    cache.put(_lookup(2, _neighbor(1, "web")), 8)
+    cache.apply(_delta(1, _neighbor(1), _neighbor(1, "db"), name=SHARD))
+    assert cache.neighbor_bytes_by_owner() == {7: cache.neighbor_bytes}
+
+
+def test_the_records_of_a_port_that_has_gone_leave_first() -> None:
+    cache = _cache(entries=3)
+    cache.put(_lookup(1, _neighbor(1)), 7)
+    cache.put(_lookup(1, _neighbor(2)), 8)
+    cache.put(_lookup(1, _neighbor(3)), 8)
+    cache.release_owner(7)
+    assert cache.neighbor("v1", parse_ip("10.0.0.1")) is not None, "it is held as before"
+    applied, _ = cache.put(_lookup(1, _neighbor(4)), 8)
+    assert applied.forgotten == [record_tag(SHARD, "ip/10.0.0.1")]
+    assert set(cache.neighbor_bytes_by_owner()) == {8}
+
+
+# -- another store -----------------------------------------------------------------------------------
+
+
+def test_the_snapshot_of_another_store_counts_whatever_its_version() -> None:
+    cache = _loaded()
+    cache.hold("sg/db")
+    cache.apply(_snapshot(9, SSH, name="sg/db"))
+    cache.put(_lookup(8, _neighbor(1)))
+    cache.put(_lookup(8, _neighbor(2)))
+    applied = cache.apply(Snapshot(SG, 2, {"rule/http": encode_record(HTTP)}, "new"))
+    assert [change.key for change in applied.changes] == ["group", "rule/http", "rule/ssh"]
+    assert (cache.version(SG), cache.whole(SG)) == (2, {"rule/http": HTTP})
+    payloads = {"ip/10.0.0.2": encode_record(_neighbor(2, "web"))}
+    applied = cache.apply(Snapshot(SHARD, 3, payloads, "new"))
+    assert applied.changes == [
+        RecordChange(SHARD, "ip/10.0.0.1", _neighbor(1), None),
+        RecordChange(SHARD, "ip/10.0.0.2", _neighbor(2), _neighbor(2, "web")),
+    ]
+    assert cache.version(SHARD) == 3
+    applied = cache.apply(_delta(3, _neighbor(1), name=SHARD))
+    assert applied.changes == [RecordChange(SHARD, "ip/10.0.0.1", None, _neighbor(1))]
+    assert cache.apply(_snapshot(1, name=SG)).changes == [], "it is trusted again"
+    cache.apply(_snapshot(1, name="sg/db"))
+    assert cache.whole("sg/db") == {}, "of a slice that was not renewed yet any snapshot is"
+
+
+def test_a_record_read_before_the_snapshot_of_another_store_is_mended_by_the_delta() -> None:
+    cache = _cache()
+    cache.put(_lookup(8, _neighbor(1)))
+    cache.put(_lookup(4, _neighbor(2)))
+    cache.apply(Snapshot(SHARD, 3, {}, "new"))
+    assert cache.neighbor("v1", parse_ip("10.0.0.2")).record is None  # type: ignore[union-attr]
+    cache.apply(_delta(3, _neighbor(2), name=SHARD))
+    assert cache.neighbor("v1", parse_ip("10.0.0.2")).record == _neighbor(2)  # type: ignore[union-attr]
+
+
+def test_distrust_lets_the_next_snapshot_count() -> None:
+    cache = _loaded()
+    cache.distrust("new")
+    assert cache.whole(SG) == {"group": GROUP, "rule/ssh": SSH}, "until it comes all stays"
+    cache.apply(_snapshot(1, GROUP))
+    assert (cache.whole(SG), cache.version(SG)) == ({"group": GROUP}, 1)

@@ -8,16 +8,23 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller_app.sqlite_file import FORMAT, StoreOptions
 from controller_app.sqlite_store import SliceSummary, SqliteStore
+from ondemand.codec import encode_record
+from ondemand.records import Group, Neighbor
+from ondemand.slice_cache import SliceCache
 from ondemand.slices import Delta, Snapshot, SourceError, SourceState, TooOld
 from tests.contract.backend import Recorder, settle
 
 A, B = "sg/a", "sg/b"
+NEIGHBOR = Neighbor(
+    bytes((10, 0, 0, 1)), bytes((2, 0, 0, 0, 0, 1)), "net", "p", bytes((192, 0, 2, 1))
+)
 FAST = StoreOptions(write_timeout_s=0.1, read_timeout_s=0.1, retry_min_s=0.01, retry_max_s=0.05)
 
 
@@ -135,6 +142,25 @@ class TestFile:
         assert [one.name for one in store.summaries()] == [A]
         assert store.get(A, "k").payload == b"1"
         assert store.publish(desired, replace_all=True).written == 20_001
+
+    def test_a_store_without_identity_gets_one_with_the_next_write(self, path, filled, open_store):
+        db = sqlite3.connect(path)
+        db.execute("DELETE FROM meta WHERE name = 'store'")
+        db.commit()
+        db.close()
+        reader = open_store()
+        assert reader.identity() == ""
+        open_store(writer=True).write(A, {"k": b"2"})
+        identity = reader.identity()
+        assert len(identity) == 32
+        open_store(writer=True).write(A, {"k": b"3"})
+        assert open_store().identity() == identity
+
+    def test_a_copy_has_the_identity_of_what_it_was_copied_from(
+        self, path, filled, open_store, tmp_path
+    ):
+        (tmp_path / "copy.db").write_bytes(path.read_bytes())
+        assert open_store(at=tmp_path / "copy.db").identity() == open_store().identity()
 
     def test_concurrent_creation_ends_in_one_store(self, path, open_store):
         options = StoreOptions()
@@ -296,7 +322,7 @@ class TestLostAndFound:
         recorder.wait_for(lambda _: recorder.of(A))
         (gone,) = recorder.of(A)
         assert isinstance(gone, Snapshot)
-        assert gone.records == {}
+        assert (gone.records, gone.store) == ({}, reader.identity())
         assert gone.version > start.version
         assert reader.get(B, "l").payload == b"2"
         version = open_store(writer=True).write(A, {"k": b"3"})
@@ -332,11 +358,74 @@ class TestLostAndFound:
         other.close()
         (tmp_path / "other.db").replace(path)
         recorder.wait_for(lambda events: len(recorder.of(A)) and len(recorder.of(B)))
-        assert recorder.of(A) == [reader.snapshot(A)]
+        assert recorder.of(A) == [replace(reader.snapshot(A), store=reader.identity())]
         assert recorder.of(A)[0].records == {"k": b"other"}
         assert recorder.of(A)[0].version > start.version
         assert recorder.of(B)[0].records == {"l": b"other"}
         assert reader.get(A, "k").payload == b"other"
+
+    def test_a_cache_follows_a_file_whose_versions_are_lower(
+        self, path, open_store, tmp_path, monkeypatch
+    ):
+        """An older store put in the place of a newer one: what agents hold counts for nothing."""
+        shard, key = "nbr/v/10.0.0.0", "ip/10.0.0.1"
+        gone = encode_record(Group("a", "gone"))
+        early = open_store(writer=True, at=tmp_path / "early.db")
+        early.publish({A: {"group": encode_record(Group("a", "early"))}}, replace_all=True)
+        early.close()
+        time.sleep(0.002)
+        late = open_store(writer=True)
+        late.publish(
+            {A: {"group": gone}, B: {"group": encode_record(Group("b"))}}, replace_all=True
+        )
+        late.write(shard, {"ip/10.0.0.9": b"junk"})
+        reader, recorder, cache = open_store(), Recorder(), SliceCache(1 << 20)
+        watch = reader.watch(recorder)
+        for name in (A, B):
+            cache.hold(name)
+            cache.apply(reader.snapshot(name))
+            watch.follow(name, cache.version(name))
+        cache.put(reader.get(shard, key))
+        watch.follow(shard, cache.version(shard))
+        settle()
+        late.close()
+        for leftover in path.parent.glob(path.name + "*"):
+            leftover.unlink()
+        (tmp_path / "early.db").rename(path)
+        recorder.wait_for(lambda _: recorder.of(A) and recorder.of(B) and recorder.of(shard))
+        early = open_store(writer=True)
+        early.write(A, {"group": encode_record(Group("a", "now"))})
+        version = early.write(shard, {key: encode_record(NEIGHBOR)})
+        recorder.wait_for(lambda events: recorder_version(events, shard) == version)
+        recorder.wait_for(lambda _: isinstance(recorder.of(A)[-1], Delta))
+        for event in recorder.events:
+            if not isinstance(event, SourceState):
+                assert cache.apply(event).heal is None
+        assert cache.whole(A) == {"group": Group("a", "now")}
+        assert cache.whole(B) == {}
+        assert cache.neighbor("v", NEIGHBOR.ip).record == NEIGHBOR
+
+    def test_following_from_a_version_that_the_store_never_had(self, filled, open_store):
+        """As after a restart, with holdings of a store that was another one."""
+        reader, recorder = open_store(), Recorder()
+        start = reader.snapshot(A)
+        reader.watch(recorder).follow(A, start.version + 1000)
+        recorder.wait_for(len)
+        assert recorder.events == [replace(start, store=reader.identity())]
+
+    def test_following_a_slice_again_that_a_store_made_anew_never_had(
+        self, path, open_store, watched
+    ):
+        reader, recorder, _ = watched
+        for leftover in path.parent.iterdir():
+            leftover.unlink()
+        open_store(writer=True).publish({}, replace_all=True)
+        recorder.wait_for(lambda _: recorder.of(A))
+        (gone,) = recorder.of(A)
+        again = Recorder()
+        reader.watch(again).follow(A, gone.version)
+        settle()
+        assert again.events == []
 
     def test_a_damaged_file_is_told_and_healed(self, path, open_store, watched):
         reader, recorder, _ = watched
@@ -351,14 +440,16 @@ class TestLostAndFound:
         assert reader.get(A, "k").payload == b"2"
 
     def test_an_older_copy_put_back_into_the_file_is_noticed(self, path, open_store, watched):
-        _, recorder, start = watched
+        reader, recorder, start = watched
+        identity = reader.identity()
         old = path.read_bytes()
         writer = open_store(writer=True)
         writer.publish({A: {"k": b"2"}, B: {"l": b"2"}}, replace_all=True)
         writer.close()
         recorder.wait_for(lambda _: recorder.of(A) and recorder.of(B))
         path.write_bytes(old)
-        recorder.wait_for(lambda _: recorder.of(A)[-1] == start)
+        again = replace(start, store=identity)
+        recorder.wait_for(lambda _: recorder.of(A)[-1] == again)
         recorder.wait_for(lambda _: getattr(recorder.of(B)[-1], "records", None) == {})
 
     def test_pauses_between_attempts_are_bounded(self, path, open_store, watched):

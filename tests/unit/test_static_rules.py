@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-
 from collections import Counter
 
 import pytest
@@ -262,7 +261,10 @@ def test_a_port_without_port_security_has_neither_policy_nor_anti_spoofing(
         "priority=200,reg6=0x3,dl_type=0x800 actions=resubmit(,40)",
         "priority=200,reg6=0x3,dl_type=0x86dd actions=resubmit(,40)",
     ]
-    assert _texts(rules, Table.INGRESS_ENTRY) == ["priority=200,reg7=0x3 actions=resubmit(,90)"]
+    assert _texts(rules, Table.INGRESS_ENTRY) == [
+        "priority=200,reg7=0x3,dl_type=0x800 actions=resubmit(,90)",
+        "priority=200,reg7=0x3,dl_type=0x86dd actions=resubmit(,90)",
+    ]
     for table in (
         Table.EGRESS_STATE,
         Table.EGRESS_VERDICT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ondemand.policy import Policy
 from ondemand.slices import group_slice, vpc_slice
 from tests.support.world_builder import VPC, CloudBuilder, SmallWorld, allow
 
@@ -31,12 +30,14 @@ def test_a_topology_waits_for_its_slice_and_is_made_once() -> None:
     assert world.topology(VPC) is not topology
 
 
-def test_a_policy_waits_for_each_of_its_groups() -> None:
+def test_a_policy_tells_which_of_its_groups_are_not_here() -> None:
     world = _small().world
-    assert world.policy(("web", "gone")) == "sg/gone"
-    assert isinstance(world.policy(()), Policy)
+    partial = world.policy(("web", "gone"))
+    assert partial.missing == ("sg/gone",)
+    assert partial.rules == world.policy(("web",)).rules > 0
+    assert partial.tags == ("sg/web", "sg/gone")
+    assert world.policy(()).missing == ()
     policy = world.policy(("web", "ssh"))
-    assert isinstance(policy, Policy)
     assert policy.rules == 2
     assert world.policy(("web", "ssh")) is policy
 
@@ -51,7 +52,6 @@ def test_a_policy_goes_when_one_of_its_groups_changes() -> None:
     assert world.policy(("web",)) is web
     narrower = world.policy(("web", "ssh"))
     assert narrower is not both
-    assert isinstance(narrower, Policy)
     assert narrower.rules == 1
     world.slice_changed("nbr/vpc-1/10.0.0.0")
     assert world.policies_in_use() == 2
