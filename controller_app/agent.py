@@ -20,6 +20,7 @@ from typing import Any, Final
 from controller_app.decode import MalformedMessage, failed_cookie
 from controller_app.encode import Encoder, encode_effects
 from controller_app.flow_mod import EncodeError
+from controller_app.holdings_file import HoldingsFile
 from controller_app.ovsdb_ports import (
     InterfacesTold,
     PortGone,
@@ -28,7 +29,7 @@ from controller_app.ovsdb_ports import (
     TunnelSeen,
 )
 from controller_app.owner import Connection
-from controller_app.source_link import Answer, SourceLink
+from controller_app.source_link import Answer, SourceLink, StoreIs
 from controller_app.switch_read_back import SwitchReadBack
 from ondemand.engine import Engine
 from ondemand.messages import Effects, Fetch, FlowRemoved, PacketIn
@@ -59,7 +60,9 @@ class Agent:
         *,
         clock: Callable[[], float] = time.monotonic,
         warn: Callable[[str], None] = LOG.warning,
+        saved: HoldingsFile | None = None,
     ) -> None:
+        """``saved``: where what the engine holds is written down; its engine must be ``saving``."""
         self._engine = engine
         self._encoder = Encoder(engine.pipeline)
         self._clock = clock
@@ -79,9 +82,12 @@ class Agent:
         self._reading_until_s = 0.0
         self._kept: deque[PacketIn] = deque(maxlen=MAX_KEPT)
         self._adopting_since_s: float | None = None
-        self._link = SourceLink(source, self.post)
+        self._saved = saved
+        holdings = saved.load() if saved is not None else None
+        identity = holdings.identity.source if holdings is not None else None
+        self._link = SourceLink(source, self.post, identity=identity or None)
         with self._collecting:
-            engine.start()
+            engine.start(holdings)
             self._run_requests(engine.take())
 
     # -- any thread ------------------------------------------------------------------------------
@@ -108,11 +114,20 @@ class Agent:
                 # What is for the switch is programmed anew when it connects.
                 self._engine.switch_lost()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a switch is connected and served."""
+        return self._connection is not None and not self._is_beginning
+
+    def zones(self) -> dict[str, int]:
+        """The conntrack zone of each port that is served."""
+        return {name: port.zone for name, port in list(self._engine.world.ports.items())}
+
     def status(self) -> dict[str, Any]:
         """Counters and sizes, for metrics; read without stopping the engine."""
         engine = self._engine
         return {
-            "connected": self._connection is not None and not self._is_beginning,
+            "connected": self.is_connected,
             "adopting": engine.is_adopting,
             "source_error": engine.source_error,
             "ports": sorted(engine.world.ports),
@@ -127,6 +142,8 @@ class Agent:
     def close(self) -> None:
         """End the threads; rules stay in the switch."""
         self._link.close()
+        if self._saved is not None:
+            self._saved.close()
 
     # -- the connection's thread -----------------------------------------------------------------
 
@@ -252,6 +269,7 @@ class Agent:
         if engine.has_work and self._connection is not None:
             self._connection.wake()
         if not engine.has_effects:
+            self._save()
             return b""
         out = b""
         for _ in range(MAX_FETCH_ROUNDS):
@@ -259,10 +277,20 @@ class Agent:
             for sentence in effects.warnings:
                 self._warn(sentence)
             out += self._encode(effects)
+            self._save()
             if not effects.requests:
                 break
             self._run_requests(effects)
         return out
+
+    def _save(self) -> None:
+        """Write down what is held, before the switch hears of rules that rest on it."""
+        saved = self._saved
+        if saved is not None:
+            saved.append(self._engine.cache.take_writes())
+            if not saved.is_saving:
+                self._engine.cache.stop_saving()
+                self._saved = None
 
     def _handle(self, event: MailboxEvent, now_s: float) -> None:
         engine = self._engine
@@ -279,6 +307,8 @@ class Agent:
                 engine.tunnel_plugged(0)
             case InterfacesTold():
                 engine.interfaces_known()
+            case StoreIs():
+                engine.store_is(event.identity)
             case _:
                 engine.slice_event(event, now_s)
 

@@ -33,6 +33,7 @@ from os_ken.ofproto import ofproto_v1_3
 from controller_app.agent import Agent
 from controller_app.config import AgentConfig, load_config
 from controller_app.conntrack_limits import ConntrackLimits
+from controller_app.holdings_file import HoldingsFile
 from controller_app.hot_listener import Installation, install
 from controller_app.metrics import write_metrics
 from controller_app.openflow_address import plain, wait_until_listening
@@ -52,6 +53,7 @@ from controller_app.ovsdb_flow_tables import eviction_groups
 from controller_app.source_factory import open_source
 from controller_app.vswitchd_control import ProcessWatch, control_socket, run_directory
 from ondemand.engine import Engine
+from ondemand.slices import SourceError
 from rule_cache.cookie import ROUNDS
 
 LOG = logging.getLogger(__name__)
@@ -75,6 +77,11 @@ cfg.CONF.register_cli_opts(
             "ondemand-replace-agent",
             default=False,
             help="end an agent that serves the bridge already, and go on in its place",
+        ),
+        cfg.BoolOpt(
+            "ondemand-fresh",
+            default=False,
+            help="forget what an earlier agent held, and read all slices anew",
         ),
     ]
 )
@@ -121,13 +128,11 @@ class OnDemandApp(app_manager.OSKenApp):
             round_number=secrets.randbelow(ROUNDS),
             # A random start keeps the marks of an earlier agent's connections from matching.
             first_epoch=1 + secrets.randbelow(1 << 31),
+            saving=self.config.holdings_file is not None,
         )
         self._warner = self.config.warner(LOG)
-        self.agent = Agent(engine, self._source, warn=self._warner)
+        self.agent = Agent(engine, self._source, warn=self._warner, saved=self._saved_holdings())
         self._tables = eviction_groups(engine.pipeline)
-        self._zones: Callable[[], dict[str, int]] = lambda: {
-            name: port.zone for name, port in list(engine.world.ports.items())
-        }
         self._conntrack: ConntrackLimits | None = None
         self._vswitchd: ProcessWatch | None = None
         listen_at(self.CONF, self.config.bridge.controller)
@@ -158,6 +163,26 @@ class OnDemandApp(app_manager.OSKenApp):
         self._when_failed = call
         if self.failed.is_set():
             call()
+
+    def _saved_holdings(self) -> HoldingsFile | None:
+        """Where the holdings are saved, None when they are not to be or cannot be."""
+        path = self.config.holdings_file
+        if path is None:
+            return None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if self.CONF.ondemand_fresh:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self._warner(
+                f"what is held is not saved, {path} cannot be used: {error.strerror}; the next start"
+                " reads all slices anew ([state] holdings_file)"
+            )
+        try:
+            identity = self._source.identity()
+        except SourceError:
+            identity = None
+        return HoldingsFile(path, host=self.config.host_id, source=identity, warn=self._warner)
 
     def _replace_agent(self) -> Ovsdb:
         """Take the bridge from the agent that serves it, and wait until that one is gone.
@@ -197,7 +222,7 @@ class OnDemandApp(app_manager.OSKenApp):
             raise ListenError(f"os-ken does not listen on {plain(target)}; its log says why")
         try:
             state = ovsdb.ensure_bridge(
-                ready=self._bridge_ready, reconnect=not self.agent.status()["connected"]
+                ready=self._bridge_ready, reconnect=not self.agent.is_connected
             )
             ovsdb.set_flow_table_limits(self._tables, limit=self.config.switch_table_rules)
         except (OvsdbUnreachableError, VswitchdSilentError) as error:
@@ -267,7 +292,7 @@ class OnDemandApp(app_manager.OSKenApp):
             self.agent.idle()
             self._warner.flush()
             self._look_at_switch()
-            zones = self._zones()
+            zones = self.agent.zones()
             if self._conntrack is not None:
                 self._conntrack.ensure(zones.values())
             since_metrics_s += IDLE_S
@@ -288,7 +313,7 @@ class OnDemandApp(app_manager.OSKenApp):
             self._touch_due = True
             if self._conntrack is not None:
                 self._conntrack.renew()
-        if not self.agent.status()["connected"]:
+        if not self.agent.is_connected:
             self._touch_due = True
         elif self._touch_due:
             self._touch_due = False

@@ -31,7 +31,13 @@ DEFAULT_CONFIG = "/etc/ondemand/agent.toml"
     help="If an agent serves the bridge already, end that one and go on in its place. (What others"
     " have set on the bridge is another matter: take_over in FILE.)",
 )
-def command(config_path: Path, *, replace_agent: bool) -> None:
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Forget what an earlier agent held: read all slices anew, and have live connections judged"
+    " again.",
+)
+def command(config_path: Path, *, replace_agent: bool, fresh: bool) -> None:
     """Run the agent of this host, in the foreground, until SIGTERM or Ctrl-C.
 
     It creates or adopts its bridge, follows the host's ports and slices, and answers the switch.
@@ -53,7 +59,7 @@ def command(config_path: Path, *, replace_agent: bool) -> None:
         set_up_logs(config.log)
         from controller_app.run import run_agent
 
-        code = run_agent(config_path, replace=replace_agent)
+        code = run_agent(config_path, replace=replace_agent, fresh=fresh)
     except (ConfigError, LogError, OvsdbError, SourceError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:

@@ -23,6 +23,8 @@ from ondemand.slices import SliceNameError, check_id
 
 __all__ = ["AgentConfig", "ConfigError", "build_config", "checked_values", "load_config"]
 
+#: Where what the agent holds is saved unless the file says otherwise.
+RUN_DIRECTORY: Final = Path("/run/ondemand")
 #: Rules in one table that are always there: a few per local port.
 STANDING_RULES: Final = 10_000
 
@@ -44,6 +46,7 @@ class AgentConfig:
         log: how to log.
         metrics_file: where counters go; None: nowhere.
         metrics_s: seconds between writing them.
+        holdings_file: where what is held outlives the agent; None: nowhere.
     """
 
     host_id: str
@@ -58,6 +61,7 @@ class AgentConfig:
     log: LogConfig
     metrics_file: Path | None
     metrics_s: float
+    holdings_file: Path | None
 
     def warner(self, logger: logging.Logger) -> Warner:
         """Logs the sentences given to it as warnings; one that repeats, a few times a minute."""
@@ -116,7 +120,15 @@ def build_config(values: Values, path: Path) -> AgentConfig:
         log=LogConfig(str(get("log", "level")), str(get("log", "format")), place("log", "file")),
         metrics_file=place("metrics", "snapshot_file"),
         metrics_s=float(get("metrics", "interval_s")),
+        holdings_file=_holdings_file(values, folder),
     )
+
+
+def _holdings_file(values: Values, folder: Path) -> Path | None:
+    given = values.get(("state", "holdings_file"))
+    if given is None:
+        return RUN_DIRECTORY / f"{values['host', 'id']}.holdings"
+    return folder / str(given) if given else None
 
 
 def _default(table: str, name: str) -> Value:

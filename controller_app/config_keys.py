@@ -73,6 +73,7 @@ TABLES: Final = {
     "source": "Where the goal state comes from.",
     "rules": "What rules match, and how long they stay.",
     "limits": "What one host, and one port of it, may take.",
+    "state": "What outlives the agent.",
     "log": "What the agent says.",
     "metrics": "What the agent counts.",
 }
@@ -272,6 +273,13 @@ KEYS: Final = (
     _setting(
         *("limits", "neighbor_cache_bytes", "bytes", 65_536, 1 << 36),
         "Neighbor records that are kept, the least recently used go first.",
+    ),
+    Key(
+        *("state", "holdings_file", Kind.STRING),
+        "What the agent holds of the goal state is saved there, so that after a restart it asks for the"
+        " changes only. A power failure may take it. Left out: /run/ondemand/<host id>.holdings; empty:"
+        " nothing is saved. A relative path starts at the folder of this file.",
+        sample="/run/ondemand/host-1.holdings",
     ),
     _text("log", "level", "The least severe events that are logged.", "info", LEVELS),
     _text(

@@ -41,10 +41,11 @@ class _Ending:
             LOG.info("ended by %s; the rules stay in the switch", self._by.name)
 
 
-def run_agent(config_path: Path, *, replace: bool = False) -> int:
+def run_agent(config_path: Path, *, replace: bool = False, fresh: bool = False) -> int:
     """Run the agent; 0 after SIGTERM or SIGINT, 2 when it had to give up. Does not return otherwise.
 
-    With ``replace`` it takes the place of an agent that serves the bridge.
+    With ``replace`` it takes the place of an agent that serves the bridge; with ``fresh`` it forgets
+    what an earlier agent held.
 
     Raises:
         ConfigError: the file cannot be used.
@@ -61,6 +62,7 @@ def run_agent(config_path: Path, *, replace: bool = False) -> int:
     cfg.CONF([], project="ondemand", default_config_files=[])
     cfg.CONF.set_override("ondemand_config", str(config_path))
     cfg.CONF.set_override("ondemand_replace_agent", replace)
+    cfg.CONF.set_override("ondemand_fresh", fresh)
     ending = _Ending()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ending.signaled)

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ondemand.messages import Fetch, Follow, Forget, SourceRequest
@@ -21,19 +22,35 @@ LOG = logging.getLogger(__name__)
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 
-Answer = Lookup | Snapshot | Delta | SourceState
+
+@dataclass(frozen=True, slots=True)
+class StoreIs:
+    """The source answers for the first time; this is the identity of its store."""
+
+    identity: str
+
+
+Answer = Lookup | Snapshot | Delta | SourceState | StoreIs
 
 
 class SourceLink:
     """One per agent. ``deliver`` is called from the link's and the source's threads."""
 
-    def __init__(self, source: SliceSource, deliver: Callable[[Answer], None]) -> None:
+    def __init__(
+        self,
+        source: SliceSource,
+        deliver: Callable[[Answer], None],
+        *,
+        identity: str | None = None,
+    ) -> None:
+        """``identity``: of the store which gave the versions that are followed from; None: unknown."""
         self._source = source
         self._deliver = deliver
         self._requests: queue.SimpleQueue[SourceRequest | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._error: str | None = None
-        self._watch = source.watch(deliver)
+        self._identity = identity
+        self._watch = source.watch(deliver, identity)
         self._thread = threading.Thread(target=self._run, name="slice-source", daemon=True)
         self._thread.start()
 
@@ -69,6 +86,7 @@ class SourceLink:
             pause_s = RETRY_MIN_S
             while not self._closing.is_set():
                 try:
+                    self._identify()
                     self._answer(request)
                 except SourceError as error:
                     self._lost(error)
@@ -77,6 +95,12 @@ class SourceLink:
                 else:
                     self._back()
                     break
+
+    def _identify(self) -> None:
+        """Before the first answer, know whose it is."""
+        if self._identity is None:
+            self._identity = self._source.identity()
+            self._deliver(StoreIs(self._identity))
 
     def _answer(self, request: SourceRequest) -> None:
         if isinstance(request, Fetch):
@@ -93,7 +117,11 @@ class SourceLink:
         else:
             delta = self._source.delta(request.slice, request.since)
             if isinstance(delta, TooOld):
-                self._deliver(self._source.snapshot(request.slice))
+                snapshot = self._source.snapshot(request.slice)
+                if snapshot.version < request.since:
+                    # The store went back in time, or is another one.
+                    snapshot = replace(snapshot, store=self._source.identity())
+                self._deliver(snapshot)
             else:
                 self._deliver(delta)
 

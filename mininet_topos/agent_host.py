@@ -71,6 +71,7 @@ class AgentOnHost:
             "host": {"id": host.label, "tunnel_ip": host.tunnel_ip},
             "bridge": {"ovsdb": host.ovsdb_remote, "datapath_type": "netdev"},
             "source": {"file": str(store)},
+            "state": {"holdings_file": str(host.directory / "agent.holdings")},
             "log": {"format": "json", "file": str(self._log_file)},
             "metrics": {"snapshot_file": str(self._status_file), "interval_s": STATUS_INTERVAL_S},
         }

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from ondemand.adoption import Adoption, Found, NothingFound
 from ondemand.announcements import Announcements
 from ondemand.counters import Counters
+from ondemand.holdings import Holdings
 from ondemand.installer import RESEND_AFTER_S, Installer
 from ondemand.local_ports import LocalPort
 from ondemand.messages import Effects, Fetch, FlowRemoved, Follow, Forget, PacketIn
@@ -50,11 +51,15 @@ class Engine:
         settings: Settings,
         round_number: int,
         first_epoch: int,
+        saving: bool = False,
     ) -> None:
+        """``saving``: collect what has to be written down; then ``cache.take_writes`` must be called
+        whenever ``take`` is.
+        """
         self.settings = settings
         self.pipeline = Pipeline(settings.table_base)
         self.counters = Counters()
-        self.cache = SliceCache(settings.neighbor_cache_bytes)
+        self.cache = SliceCache(settings.neighbor_cache_bytes, saving=saving)
         self.world = World(self.cache, tunnel_ip)
         self._cookies = Cookies(round_number)
         self._installer = Installer(
@@ -133,9 +138,26 @@ class Engine:
 
     # -- in: switch ------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin: follow the host's own slice."""
+    def start(self, holdings: Holdings | None = None) -> None:
+        """Begin: hold what an earlier agent held, and follow that and the host's own slice.
+
+        Without ``holdings`` nobody can know which rights went since the rules in the switch were made,
+        so live connections are judged again.
+        """
+        if holdings is not None:
+            restoration = self.cache.restore(holdings)
+            self._past_is_known = restoration.is_complete
+            self.counters.add("restored.slices", count=len(restoration.slices))
+            self._installer.effects.requests += [
+                Follow(one.slice, one.version) for one in restoration.slices
+            ]
+            self._ports.restored([one.slice for one in restoration.slices if one.is_whole])
         self._ports.start()
+
+    def store_is(self, identity: str) -> None:
+        """The source answers for the first time, and says which store it is."""
+        if not self.cache.versions():
+            self.cache.distrust(identity)
 
     def switch_connected(
         self,
@@ -178,10 +200,7 @@ class Engine:
     def interfaces_known(self) -> None:
         """All interfaces that are on the bridge have been told by ``port_plugged``."""
         self._interfaces_known = True
-
-    def past_known(self) -> None:
-        """The cache was filled with what an earlier agent held when it ended."""
-        self._past_is_known = True
+        self._ports.interfaces_known()
 
     @property
     def round_number(self) -> int:
@@ -311,12 +330,13 @@ class Engine:
         """The answer to a Fetch."""
         if self.cache.version(vpc_slice(lookup.slice.split("/", 2)[1])) is None:
             return  # the last port of the VPC has gone meanwhile
-        applied, fresh = self.cache.put(lookup)
+        need = Need(lookup.slice, lookup.key)
+        applied, fresh = self.cache.put(lookup, self._waiting.first_zone(need))
         if fresh:
             version = self.cache.version(lookup.slice)
             self._installer.effects.requests.append(Follow(lookup.slice, version))
         self._apply(applied, now_s)
-        self._release(Need(lookup.slice, lookup.key), now_s)
+        self._release(need, now_s)
 
     # -- in: time --------------------------------------------------------------------------------
 
@@ -379,6 +399,7 @@ class Engine:
     def _port_gone(self, port: LocalPort) -> None:
         self._changed_ports.append(port.tag)
         self._waiting.drop_zone(port.zone)
+        self.cache.release_owner(port.zone)
         self._packets.forget_port(port.zone)
 
     def _judge_changed_ports(self, now_s: float) -> None:

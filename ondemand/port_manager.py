@@ -60,6 +60,7 @@ class PortManager:
         self._tunnel_port = 0
         self._warned: dict[str, str] = {}
         self._held: set[str] = set()
+        self._interfaces_known = False
         #: What an earlier agent left in the switch, by mark, of ports that are not here yet.
         self._found: dict[int, FoundPort] = {}
         #: Until the switch was seen, nobody knows which zones are in use.
@@ -69,6 +70,15 @@ class PortManager:
         self._on_gone = on_gone
 
     def start(self) -> None:
+        self.refresh_holdings()
+
+    def restored(self, slices: Iterable[str]) -> None:
+        """These are held whole already, and followed."""
+        self._held.update(slices)
+
+    def interfaces_known(self) -> None:
+        """All that is plugged has been told: what no port refers to is needed no more."""
+        self._interfaces_known = True
         self.refresh_holdings()
 
     def switch_connected(self, found: Iterable[FoundPort] = ()) -> None:
@@ -163,6 +173,9 @@ class PortManager:
         for name in sorted(wanted - self._held):
             self._world.cache.hold(name)
             self._installer.effects.requests.append(Follow(name, None))
+        if not self._interfaces_known:
+            # Ports that are not told yet may refer to what an earlier agent held.
+            wanted |= self._held
         for name in sorted(self._held - wanted):
             self._world.cache.release(name)
             self._world.slice_changed(name)

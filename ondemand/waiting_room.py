@@ -36,6 +36,11 @@ class WaitingRoom:
         """Whether a packet waits for this record."""
         return need in self._by_need
 
+    def first_zone(self, need: Need) -> int:
+        """The zone of the port whose packet waits for this record longest; 0: none does."""
+        parked = self._by_need.get(need)
+        return parked[0].zone if parked else 0
+
     def must_ask(self, need: Need, now_s: float) -> bool:
         """Whether the source is to be asked for a record now; if so, that counts as done.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ondemand.messages import PacketIn
+from ondemand.messages import Follow, PacketIn
 from tests.support.cloud_edit import change_port, remove_rule
 from tests.support.lab import Lab, MakeLab
 from tests.support.office_cloud import add_port, both, office, one_server
@@ -50,18 +50,21 @@ def restart(lab: Lab) -> None:
     lab.here.start_agent()
 
 
-def test_true_rules_stay_under_their_cookies(lab: Lab, family: int) -> None:
+@pytest.mark.parametrize("fresh", [False, True])
+def test_true_rules_stay_under_their_cookies(lab: Lab, family: int, *, fresh: bool) -> None:
     vm = lab.frames(family)
     for frame in (vm.tcp("a", "c"), vm.udp("a", "c"), vm.tcp("a", "b"), vm.who_has("a", "a2")):
         lab.send("a", frame)
     before, on_demand = installed(lab), set(lab.here.rules())
-    restart(lab)
+    lab.here.kill_agent()
+    lab.here.start_agent(fresh=fresh)
     assert adopted(lab) == (len(on_demand), 0, 0)
     after = installed(lab)
     assert {text for cookie, text in after.items() if cookie in before} >= on_demand
-    # As it knows nothing of what was before it, it has all connections looked at again.
     changed = set(before.values()) ^ set(after.values())
-    assert {text.partition(",")[0] for text in changed} == {"table=20", "table=60"}
+    # One that knows nothing of what was before it has all connections looked at again.
+    expected = {"table=20", "table=60"} if fresh else set()
+    assert {text.partition(",")[0] for text in changed} == expected
 
 
 def test_live_connections_lose_no_packet(lab: Lab, family: int) -> None:
@@ -198,7 +201,7 @@ def test_while_the_source_is_away_what_is_installed_stays(lab: Lab, family: int)
     before = installed(lab)
     lab.here.kill_agent()
     lab.here.feed.lose("the store is away")
-    lab.here.start_agent()
+    lab.here.start_agent(fresh=True)
     assert lab.here.engine.is_adopting
     assert set(before.values()) == set(installed(lab).values())
     assert lab.send("a", vm.tcp("a", "c", flags=ACK)).reached == ["c"]
@@ -208,6 +211,43 @@ def test_while_the_source_is_away_what_is_installed_stays(lab: Lab, family: int)
     assert lab.send("a", vm.tcp("a", "c", flags=ACK)).reached == ["c"]
 
 
+def test_what_an_earlier_agent_held_is_enough_to_go_on_without_the_source(
+    lab: Lab, family: int
+) -> None:
+    vm = lab.frames(family)
+    lab.send("a", vm.tcp("a", "c"))
+    before = installed(lab)
+    lab.here.kill_agent()
+    lab.here.feed.lose("the store is away")
+    lab.here.start_agent()
+    assert not lab.here.engine.is_adopting
+    assert set(before.values()) == set(installed(lab).values())
+    assert lab.send("a", vm.tcp("a", "c", 443)).reached == ["c"]
+    lab.here.feed.come_back()
+    lab.here.deliver()
+
+
+def test_nothing_is_asked_for_that_was_held(lab: Lab, family: int) -> None:
+    vm = lab.frames(family)
+    lab.send("a", vm.tcp("a", "c"))
+    lab.send("a", vm.tcp("a", "b"))
+    restart(lab)
+    assert all(
+        isinstance(request, Follow) and request.since is not None for request in lab.here.feed.asked
+    )
+    assert lab.here.feed.asked
+
+
+def test_slices_that_no_port_needs_any_more_are_let_go(lab: Lab) -> None:
+    assert "sg/web" in lab.here.feed.follows
+    lab.here.kill_agent()
+    for port in ("b", "d"):
+        lab.here.unplug(port)
+    lab.here.start_agent()
+    assert "sg/web" not in lab.here.feed.follows
+    assert "sg/client" in lab.here.feed.follows
+
+
 def test_a_rule_that_idles_out_during_adoption_is_not_taken_for_installed(
     lab: Lab, family: int
 ) -> None:
@@ -215,7 +255,7 @@ def test_a_rule_that_idles_out_during_adoption_is_not_taken_for_installed(
     lab.send("a", vm.tcp("a", "c"))
     lab.here.kill_agent()
     lab.here.feed.lose("the store is away")
-    lab.here.start_agent()
+    lab.here.start_agent(fresh=True)
     lab.advance(3600)
     lab.here.feed.come_back()
     lab.here.deliver()

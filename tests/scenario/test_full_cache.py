@@ -81,7 +81,7 @@ def test_a_port_that_goes_before_its_epoch_would_move(make_lab: MakeLab, family:
     assert lab.send("a", vm.tcp("a", "b", 22)).reached == ["b"]
     epochs = lab.here.epoch("b"), lab.here.epoch("d")
     for number in range(100, 220):
-        lab.send("a2", vm.udp("a2", f"n{number}"))
+        lab.send("a", vm.udp("a", f"n{number}"))
     lab.here.unplug("b")
     lab.here.plug("b")
     plugged = lab.here.epoch("b")
@@ -100,7 +100,24 @@ def test_a_shard_of_which_nothing_is_held_is_forgotten(make_lab: MakeLab, family
     red = "nbr/vpc-1/" + ("10.0.1.0" if family == 4 else "fd00:1::")
     assert red in lab.here.feed.follows
     for number in range(100, 220):
-        lab.send("d", vm.who_has("d", f"n{number}"))
+        lab.send("a", vm.udp("a", f"n{number}"))
     assert red not in lab.here.feed.follows
     assert lab.send("a", vm.udp("a", "c")).packet_ins == 1
     assert red in lab.here.feed.follows
+
+
+def test_a_port_that_asks_for_much_costs_no_other_port_a_record(
+    make_lab: MakeLab, family: int
+) -> None:
+    cloud = office()
+    for number in range(100, 220):
+        add_port(cloud, f"n{number}", "blue", number, host=THERE)
+    lab = make_lab(cloud, settings=Settings(neighbor_cache_bytes=65_536))
+    vm = lab.frames(family)
+    lab.send("a", vm.udp("a", "c"))
+    mine = lab.here.rules()
+    for number in range(100, 220):
+        lab.send("d", vm.who_has("d", f"n{number}"))
+    assert lab.here.count("cache.dropped") > 0
+    assert set(mine) <= set(lab.here.rules())
+    assert lab.send("a", vm.udp("a", "c")).packet_ins == 0

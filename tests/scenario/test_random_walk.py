@@ -242,9 +242,9 @@ class Walk(RuleBasedStateMachine):
         self.is_unaware = False
 
     @precondition(lambda self: self.host.is_dead and not self.host.batching)
-    @rule()
-    def start_agent(self) -> None:
-        self.host.start_agent(first_epoch=self.next_port * 1000)
+    @rule(fresh=st.booleans())
+    def start_agent(self, *, fresh: bool) -> None:
+        self.host.start_agent(first_epoch=self.next_port * 1000, fresh=fresh)
 
     @precondition(lambda self: not self.host.batching and not self.host.is_dead)
     @rule(is_restart=st.booleans())

@@ -6,11 +6,13 @@ The engine is called as the agent calls it. Effects reach the switch at once, or
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ondemand.adoption import FoundRule
 from ondemand.engine import Engine
+from ondemand.holdings import Holdings, Identity
 from ondemand.messages import Effects, FlowRemoved, PacketIn, SourceRequest
 from ondemand.pipeline import ON_DEMAND
 from ondemand.settings import Settings
@@ -82,6 +84,8 @@ class HostSim:
         self.feed = SliceFeed(store)
         #: No agent runs: packet-ins are lost, nobody hears of changes.
         self.is_dead = False
+        #: What the agent has written down of what it holds.
+        self.saved = Holdings(Identity(name, "store"))
         #: Cookies of rules that the switch is said to hold and that nobody can read.
         self.strange: list[int] = []
         self.plugged: dict[str, int] = {}
@@ -141,13 +145,21 @@ class HostSim:
     def kill_agent(self) -> None:
         """The agent dies; the switch stays as it is, what was not sent is lost."""
         self.is_dead = True
+        self._save()
         self.feed = SliceFeed(self._store)
 
-    def start_agent(self, *, first_epoch: int = 1_000_000) -> Moves:
-        """Another agent starts and reads back what the switch holds."""
+    def start_agent(self, *, first_epoch: int = 1_000_000, fresh: bool = False) -> Moves:
+        """Another agent starts and reads back what the switch holds.
+
+        It knows what the earlier one held, unless it starts ``fresh``.
+        """
         self.is_dead = False
         self.engine = self._make_engine(first_epoch)
-        self.engine.start()
+        if fresh:
+            self.saved = Holdings(Identity(self.name, "store"))
+            self.engine.start()
+        else:
+            self.engine.start(copy.deepcopy(self.saved))
         self._tell_interfaces()
         moves = self.connected_again()
         _extend(moves, self.deliver())
@@ -166,7 +178,11 @@ class HostSim:
             settings=self._settings,
             round_number=1,
             first_epoch=first_epoch,
+            saving=True,
         )
+
+    def _save(self) -> None:
+        self.saved.apply(self.engine.cache.take_writes())
 
     def restart_switch(self) -> Moves:
         """As when ovs-vswitchd starts anew: conntrack is gone too."""
@@ -279,6 +295,7 @@ class HostSim:
         while self.engine.has_work:
             self.engine.work(self.fabric.now_s)
         effects = self.engine.take()
+        self._save()
         self.warnings += effects.warnings
         return effects
 

@@ -275,8 +275,8 @@ def agent(monkeypatch):
     started = []
 
     def end(with_what):
-        def run_agent(path, *, replace):
-            started.append((path, replace))
+        def run_agent(path, *, replace, fresh):
+            started.append((path, replace, fresh))
             if isinstance(with_what, Exception):
                 raise with_what
             return with_what
@@ -292,7 +292,12 @@ def test_run_ends_as_the_agent_does(plugins, agent, config_path):
     started = agent(0)
     invoke("run", "--config", str(config_path))
     invoke("run", "--config", str(config_path), "--replace-agent")
-    assert started == [(config_path, False), (config_path, True)]
+    invoke("run", "--config", str(config_path), "--fresh")
+    assert started == [
+        (config_path, False, False),
+        (config_path, True, False),
+        (config_path, False, True),
+    ]
     agent(2)
     invoke("run", "--config", str(config_path), code=2)
 
