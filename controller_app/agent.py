@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from controller_app.decode import MalformedMessage, failed_cookie
+from controller_app.decode import MalformedMessage, failed_cookie, xid_of
 from controller_app.encode import Encoder, encode_effects
 from controller_app.flow_mod import EncodeError
 from controller_app.holdings_file import HoldingsFile
+from controller_app.meter_stats import Metered, meter_stats_reply, meter_stats_request
 from controller_app.ovsdb_ports import (
     InterfacesTold,
     PortGone,
@@ -28,7 +29,7 @@ from controller_app.ovsdb_ports import (
     TunnelGone,
     TunnelSeen,
 )
-from controller_app.owner import Connection
+from controller_app.owner import OWNER_XID, Connection
 from controller_app.source_link import Answer, SourceLink, StoreIs
 from controller_app.switch_read_back import SwitchReadBack
 from ondemand.engine import Engine
@@ -46,6 +47,11 @@ MAX_FETCH_ROUNDS: Final = 8
 READ_BACK_TIMEOUT_S: Final = 30.0
 #: Packet-ins that are kept while it does.
 MAX_KEPT: Final = 4096
+
+#: Seconds between two looks at what the ports' meters have dropped.
+METERS_S: Final = 1.0
+#: The request for that; those of a read-back count up from ``OWNER_XID``.
+_METERS_XID: Final = OWNER_XID | 0xFFFF
 
 MailboxEvent = Answer | PortSeen | PortGone | TunnelSeen | TunnelGone | InterfacesTold
 
@@ -73,6 +79,9 @@ class Agent:
         self._connection: Connection | None = None
         self._datapath_id: int | None = None
         self._meters: set[int] = set()
+        #: What they have seen, by meter, and when they are asked again.
+        self._metered: dict[int, Metered] = {}
+        self._ask_meters_s = 0.0
         self._generation = 0
         #: What the switch tells of itself, from its connection until all of it is settled.
         self._reading: SwitchReadBack | None = None
@@ -133,6 +142,13 @@ class Agent:
             "ports": sorted(engine.world.ports),
             "on_demand_rules": engine.ledger_size,
             "parked": engine.parked,
+            "quarantined": engine.quarantined,
+            "meters": {
+                name: {"packets": seen.packets, "dropped": seen.dropped}
+                for name, zone in self.zones().items()
+                if (seen := self._metered.get(zone)) is not None
+            },
+            "rules_evicted": engine.evicted_by_port(),
             "neighbors_held": engine.cache.neighbors_held,
             "neighbor_bytes": engine.cache.neighbor_bytes,
             "slices": engine.cache.versions(),
@@ -172,9 +188,12 @@ class Agent:
 
     def statistics(self, message: bytes) -> None:
         reading, connection = self._reading, self._connection
-        if reading is None or connection is None:
-            return
         try:
+            if xid_of(message, 0) == _METERS_XID:
+                self._metered.update(meter_stats_reply(message)[0])
+                return
+            if reading is None or connection is None:
+                return
             request = reading.take(message)
         except MalformedMessage as error:
             self._give_up_reading(f"the switch sent {error}")
@@ -199,7 +218,7 @@ class Agent:
     def collect(self, now_s: float) -> bytes:
         with self._collecting:
             if not self._is_beginning:
-                return self._drain(now_s) + self._read_on()
+                return self._drain(now_s) + self._ask_on(now_s)
             # What is for the switch is worked out anew from what it holds.
             self._drain(now_s)
             self._engine.switch_lost()
@@ -224,13 +243,19 @@ class Agent:
         self._is_beginning = False
         self._has_own_round = True
         self._meters = reading.meters
+        self._metered.clear()
         self._adopting_since_s = self._clock()
         self._engine.switch_connected(reading.static, reading, reading.round_number)
         while self._kept:
             self._engine.packet_in(self._kept.popleft(), self._clock())
 
-    def _read_on(self) -> bytes:
-        """Ask the switch for more of what it holds, as the engine gets on with it."""
+    def _ask_on(self, now_s: float) -> bytes:
+        """Ask the switch for more of what it holds, as the engine gets on with it, and now and then
+        what its meters have seen.
+        """
+        if now_s >= self._ask_meters_s and self._meters:
+            self._ask_meters_s = now_s + METERS_S
+            return meter_stats_request(_METERS_XID)
         if self._reading is None:
             return b""
         if self._reading.is_complete:

@@ -17,6 +17,7 @@ from typing import Final
 from controller_app.decode import MalformedMessage, xid_of
 from controller_app.flow_mod import ANY, VERSION
 from controller_app.flow_stats import flow_entries, flow_stats_reply, flow_stats_request
+from controller_app.meter_stats import meters_reply, meters_request
 from controller_app.owner import OWNER_XID
 from controller_app.rule_reader import RuleReader
 from ondemand.adoption import FoundRule
@@ -30,17 +31,12 @@ PIECES: Final = 16
 LOW_WATER: Final = 200
 
 _MULTIPART_REQUEST: Final = 18
-_AGGREGATE, _METER_CONFIG = 2, 10
-_ALL_METERS: Final = 0xFFFFFFFF
+_AGGREGATE: Final = 2
 _ALL_TABLES: Final = 0xFF
-_REPLY_MORE: Final = 1
 _ROUND_MASK: Final = MAGIC_MASK | 0xFF << 40
-# Header, type, flags, padding; meter and padding (OpenFlow 1.3.5 sections 7.3.5, 7.3.5.11).
-_pack_meter_request = struct.Struct(">BBHIHH4xI4x").pack
 # As a request for flow statistics (section 7.3.5.3).
 _pack_aggregate_request = struct.Struct(">BBHIHH4xB3xII4xQQHH4x").pack
 _read_multipart = struct.Struct(">HH").unpack_from
-_read_meter = struct.Struct(">HHI").unpack_from
 _read_flow_count = struct.Struct(">16xI").unpack_from
 _BODY: Final = 16
 
@@ -78,9 +74,7 @@ class SwitchReadBack:
 
     def begin(self) -> bytes:
         """The first requests."""
-        out = _pack_meter_request(
-            VERSION, _MULTIPART_REQUEST, 24, self._ask("meters"), _METER_CONFIG, 0, _ALL_METERS
-        )
+        out = meters_request(self._ask("meters"))
         if not self._is_own_round:
             out += self._ask_round()
         while self._tables:
@@ -116,7 +110,8 @@ class SwitchReadBack:
             return b""  # of a read-back that was given up
         out = b""
         if about == "meters":
-            more = self._take_meters(message)
+            meters, more = meters_reply(message)
+            self.meters.update(meters)
         elif about == "round":
             more = False
             if self._take_flow_count(message):
@@ -206,20 +201,3 @@ class SwitchReadBack:
             raise MalformedMessage("a multipart reply that is no aggregate flow statistics")
         count: int = _read_flow_count(message, _BODY)[0]
         return count
-
-    def _take_meters(self, message: bytes) -> bool:
-        if len(message) < _BODY:
-            raise MalformedMessage(f"a multipart reply of {len(message)} bytes")
-        kind, flags = _read_multipart(message, 8)
-        if kind != _METER_CONFIG:
-            raise MalformedMessage(f"a multipart reply of type {kind} for the meters")
-        at = _BODY
-        while at < len(message):
-            if len(message) - at < 8:
-                raise MalformedMessage("a meter that ends behind its message")
-            length, _, meter = _read_meter(message, at)
-            if length < 8:
-                raise MalformedMessage(f"a meter of {length} bytes")
-            self.meters.add(meter)
-            at += length
-        return bool(flags & _REPLY_MORE)

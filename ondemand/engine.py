@@ -132,6 +132,20 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def quarantined(self) -> list[str]:
+        """Ids of the ports in quarantine."""
+        return sorted(name for name, port in self.world.ports.items() if port.quarantine_s)
+
+    def evicted_by_port(self) -> dict[str, int]:
+        """How many rules had to go because a bound was reached, by the port that they were for."""
+        evictions = self._installer.ledger.evictions
+        return {
+            name: evictions[port.zone]
+            for name, port in list(self.world.ports.items())
+            if port.zone in evictions
+        }
+
+    @property
     def installer(self) -> Installer:
         """For tests and ``dump``: the rules that should be in the switch."""
         return self._installer
@@ -401,6 +415,7 @@ class Engine:
         self._waiting.drop_zone(port.zone)
         self.cache.release_owner(port.zone)
         self._packets.forget_port(port.zone)
+        self._installer.ledger.evictions.pop(port.zone, None)
 
     def _judge_changed_ports(self, now_s: float) -> None:
         if self._changed_ports:

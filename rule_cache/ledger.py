@@ -7,6 +7,7 @@ the owner that holds most, so that one port's flood never costs another port a r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rule_cache.cookie import Cookies
@@ -54,8 +55,8 @@ class Ledger:
         #: Cookies of an owner, oldest first (a dict keeps order and removes from the middle).
         self._by_owner: dict[int, dict[int, None]] = {}
         self._tags = TagIndex()
-        #: Rules that had to go because a bound was reached.
-        self.evictions = 0
+        #: Rules that had to go because a bound was reached, by owner.
+        self.evictions: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_cookie)
@@ -157,5 +158,5 @@ class Ledger:
     def _evict(self, owner: int) -> int:
         cookie = next(iter(self._by_owner[owner]))
         self._drop(self._by_cookie[cookie])
-        self.evictions += 1
+        self.evictions[owner] += 1
         return cookie

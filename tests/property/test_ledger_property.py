@@ -113,7 +113,7 @@ class Model:
         ledger = self.ledger
         assert len(ledger) == len(self.rules) <= MAX_RULES
         assert [entry.cookie for entry in ledger] == [known.cookie for known in self.rules]
-        assert ledger.evictions == self.evictions
+        assert ledger.evictions.total() == self.evictions
         for owner in range(1, OWNERS + 1):
             mine = [known.cookie for known in self.rules if known.owner == owner]
             assert ledger.cookies_of_owner(owner) == mine

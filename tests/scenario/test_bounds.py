@@ -23,7 +23,7 @@ def test_a_flood_evicts_the_oldest_rules_of_its_own_port_only(
         lab.send("a", vm.tcp("a", "c", port))
     assert len(owned(lab, "a")) == 20
     assert {entry.cookie for entry in owned(lab, "a2")} == others
-    assert lab.here.engine.installer.ledger.evictions > 0
+    assert lab.here.engine.evicted_by_port()["a"] > 0
     newest = vm.tcp("a", "c", 1049, tp_src=7)
     assert lab.send("a", newest).packet_ins == 0
     assert lab.send("a", vm.tcp("a", "c", 1000, tp_src=7)).packet_ins == 1

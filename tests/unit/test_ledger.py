@@ -55,7 +55,7 @@ def test_over_its_share_an_owner_loses_its_oldest() -> None:
     assert evicted == [mine[0]]
     assert ledger.cookies_of_owner(1) == [mine[1], newest]
     assert ledger.cookies_of_owner(2) == [other]
-    assert ledger.evictions == 1
+    assert sum(ledger.evictions.values()) == 1
 
 
 def test_over_the_whole_bound_the_biggest_owner_loses_its_oldest() -> None:
@@ -82,7 +82,7 @@ def test_a_renewed_rule_at_the_bound_evicts_nobody() -> None:
     ledger.add(_deny(2), (), 1, None, 0.0)
     _, evicted = ledger.add(_deny(1), (), 1, None, 5.0)
     assert evicted == []
-    assert (len(ledger), ledger.evictions) == (2, 0)
+    assert (len(ledger), ledger.evictions.total()) == (2, 0)
 
 
 def test_a_removed_rule_is_gone_everywhere() -> None:
