@@ -10,8 +10,9 @@ TYPED := rule_cache ondemand controller_app mininet_topos
 TEST_TIMEOUT_S := 300
 BENCH ?= setup_rate
 ARGS ?=
+NAME ?=
 
-.PHONY: help setup demo test fuzz lint bench clean
+.PHONY: help setup demo experiment test fuzz lint bench clean
 
 help: ## show this list
 	@echo "usage: make TARGET [ARGS='...']"
@@ -21,6 +22,7 @@ help: ## show this list
 	@echo "  make demo ARGS='--neighbors 100000'     the VPC has 100,000 neighbors more"
 	@echo "  make test ARGS='tests/unit -k cookie'   only these tests"
 	@echo "  make test ARGS=--cov                    branch coverage of the pure packages"
+	@echo "  make experiment NAME=restart            a killed agent, 50,000 rules, live traffic"
 	@echo "  make fuzz ARGS='--frames 1000000 --seed 1'"
 	@echo "  make bench BENCH=first_packet ARGS=--json=out.json"
 
@@ -29,6 +31,9 @@ setup: ## install what is missing: Debian packages, and the Python packages into
 
 demo: setup ## three compute hosts on real Open vSwitch, watched while they work (root)
 	@scripts/as-root $(VENV)/ondemand demo $(ARGS)
+
+experiment: setup ## run the experiment NAME on real Open vSwitch (root)
+	@scripts/as-root $(VENV)/ondemand experiment $(NAME) $(ARGS)
 
 test: SETUP_FLAGS := --bench
 test: lint ## lint, then all tests, those on real Open vSwitch included (root)

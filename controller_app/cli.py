@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "explain": (
         "controller_app.cli_explain",
         "command",
-        "Say what becomes of a packet that a port sends, and why.",
+        "Say what becomes of a packet that a port sends, or why a rule is in the switch.",
     ),
     "doctor": (
         "controller_app.cli_doctor",
@@ -207,6 +207,7 @@ def cli(*, debug: bool) -> None:
     \b
     A first look, with Open vSwitch but without a network of your own:
       ondemand demo                         three hosts, watched while they work (root)
+      ondemand experiment migrate           what holds when something goes wrong (root)
 
     \b
     On a host:
@@ -219,8 +220,12 @@ def cli(*, debug: bool) -> None:
     Why does my packet not arrive?
       ondemand explain --store slices.db --port web-1 'tcp,nw_dst=10.0.1.7,tp_dst=443'
 
+    \b
+    Why is this rule in my switch?
+      ondemand explain --store slices.db --rule 0x0d5e011e00000123
+
     Each command has its own --help, with examples. Exit code: 0 done, 1 an answer of "no" (explain,
-    doctor, slices diff, demo), 2 error.
+    doctor, slices diff, demo, experiment), 2 error.
     """  # noqa: D301 - click reads the \b
 
 

@@ -97,9 +97,7 @@ def command(
     lists_rules: bool,
     as_json: bool,
 ) -> None:
-    """Say what becomes of a packet that a port sends, and why.
-
-    Or, with --rule, why a rule is in the switch.
+    """Say what becomes of a packet that a port sends, or why a rule is in the switch.
 
     FLOW is the packet in the syntax of ovs-ofctl: protocol and fields. Each decision on its way is
     shown with all that it reads, in order, then the OpenFlow rules that the agents would install.
