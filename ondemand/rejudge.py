@@ -97,7 +97,10 @@ class Rejudge:
         self._queue.clear()
 
     def changed(self, changes: Iterable[RecordChange], now_s: float) -> None:
-        """Records of the cache have changed; the cache holds the new ones already."""
+        """Records of the cache have changed; the cache holds the new ones already.
+
+        Whoever calls this has ``move_epochs`` to call when the rules of changed ports are judged too.
+        """
         tags: dict[Tag, None] = {}
         narrowed = self._narrowed
         settle = False
@@ -127,7 +130,6 @@ class Rejudge:
         if settle:
             self._ports.settle_all()
         self.judge_tags(tags, now_s)
-        self.move_epochs()
 
     def move_epochs(self) -> None:
         """Let the connections that narrowed be judged again, if all rules are judged by now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ondemand import rejudge
 from ondemand.messages import Effects
 from ondemand.settings import Settings
 from tests.support.cloud_edit import add_rule, change_port, remove_rule, set_rules
@@ -279,3 +280,40 @@ def test_a_reply_is_none_of_its_own_though_its_way_is_not_known_any_more(
     assert back(lab, family, "a", target, 443)
     assert lab.here.count("denied.no_rule") == 0
     assert forward(lab, family, "a", target, 443)
+
+
+@pytest.mark.parametrize("change", ["rule removed", "group replaced"])
+def test_an_epoch_waits_for_all_rules_that_a_large_change_concerns(
+    make_lab: MakeLab, family: int, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then a connection that is to be cut could be stamped anew by a rule that is about to go."""
+    monkeypatch.setattr(rejudge, "AT_ONCE", 1)
+    cloud = office()
+    cloud.group("discard", *both("ingress", "tcp", 9, rule_id="discard"))
+    change_port(cloud, "d", groups=("discard",))
+    lab = make_lab(cloud)
+    for tp_dst in (80, 81, 443):
+        open_connection(lab, family, "a", "b", tp_dst)
+    host = lab.here
+    epoch = host.epoch("b")
+    host.delayed = True
+    if change == "rule removed":
+        remove_rule(cloud, "web", f"tcp-80-{family}")
+    else:
+        change_port(cloud, "b", groups=("discard",))
+    lab.publish()
+    host.begin_batch()
+    while host.feed.inbox:
+        host._hear()
+    assert host.engine.has_work
+    steps = 0
+    while host.engine.has_work:
+        assert host.epoch("b") == epoch
+        host.engine.work(lab.now_s, 1)
+        steps += 1
+    assert steps >= 3
+    assert host.epoch("b") != epoch
+    host.delayed = False
+    host.end_batch()
+    assert not forward(lab, family, "a", "b", 80)
+    assert forward(lab, family, "a", "b", 443) == (change == "rule removed")
