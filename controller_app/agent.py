@@ -171,7 +171,7 @@ class Agent:
                 is_own_round=self._has_own_round,
             )
             self._is_beginning = True
-            self._reading_until_s = self._clock() + READ_BACK_TIMEOUT_S
+            self._await_answer()
             self._kept.clear()
             connection.send(self._encoder.report_evictions() + self._reading.begin())
             self._connection = connection
@@ -198,6 +198,7 @@ class Agent:
         except MalformedMessage as error:
             self._give_up_reading(f"the switch sent {error}")
             return
+        self._await_answer()
         if request:
             connection.send(request)
         if self._is_beginning and reading.is_begun:
@@ -217,15 +218,12 @@ class Agent:
 
     def collect(self, now_s: float) -> bytes:
         with self._collecting:
+            self._check_answer(now_s)
             if not self._is_beginning:
                 return self._drain(now_s) + self._ask_on(now_s)
             # What is for the switch is worked out anew from what it holds.
             self._drain(now_s)
             self._engine.switch_lost()
-            if now_s > self._reading_until_s:
-                self._give_up_reading(
-                    f"the switch did not tell its rules within {READ_BACK_TIMEOUT_S:g} s"
-                )
             return b""
 
     def disconnected(self) -> None:
@@ -261,7 +259,21 @@ class Agent:
         if self._reading.is_complete:
             self._reading = None
             return b""
-        return self._reading.more()
+        request = self._reading.more()
+        if request:
+            self._await_answer()
+        return request
+
+    def _await_answer(self) -> None:
+        """The switch has this long to say the next thing."""
+        self._reading_until_s = self._clock() + READ_BACK_TIMEOUT_S
+
+    def _check_answer(self, now_s: float) -> None:
+        reading = self._reading
+        if reading is not None and reading.is_awaiting and now_s > self._reading_until_s:
+            self._give_up_reading(
+                f"the switch did not tell its rules within {READ_BACK_TIMEOUT_S:g} s"
+            )
 
     def _give_up_reading(self, reason: str) -> None:
         """The switch will connect again, and is asked again."""

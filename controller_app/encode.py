@@ -199,15 +199,17 @@ def encode_effects(
     Raises:
         EncodeError: a rule or a frame does not fit; ``meters`` is as it was.
     """
-    out = [encoder.delete(cookie) for cookie in effects.deletes]
-    out += [encoder.flush_zone(zone) for zone in effects.flush_zones]
+    # What becomes of a meter in the end. Those that go go first: a port's rules tell whose a meter was,
+    # so should the connection end behind them it is found, and deleted, when the rules are read back.
+    final = {meter.meter: meter for meter in effects.meters}
     known = set(meters) if effects.meters else meters
-    for meter in effects.meters:
+    out = [encoder.meter_mod(m, exists=True) for m in final.values() if not m.rate]
+    known.difference_update(m.meter for m in final.values() if not m.rate)
+    out += [encoder.delete(cookie) for cookie in effects.deletes]
+    out += [encoder.flush_zone(zone) for zone in effects.flush_zones]
+    for meter in (m for m in final.values() if m.rate):
         out.append(encoder.meter_mod(meter, exists=meter.meter in known))
-        if meter.rate:
-            known.add(meter.meter)
-        else:
-            known.discard(meter.meter)
+        known.add(meter.meter)
     add = encoder.add
     out += [add(rule, cookie) for cookie, rule in effects.adds]
     out += [encoder.packet_out(*packet, generation) for packet in effects.packet_outs]

@@ -142,6 +142,11 @@ class SwitchReadBack:
         return not (self._found or self._strange or self._pieces or self._awaited)
 
     @property
+    def is_awaiting(self) -> bool:
+        """Whether the switch owes an answer."""
+        return bool(self._awaited)
+
+    @property
     def has_next(self) -> bool:
         """Whether ``next`` has a rule now."""
         return bool(self._found or self._strange)

@@ -137,7 +137,12 @@ class Adoption:
             self._delete(cookie)
             return
         if self._installer.holds(rule.key):
-            return  # it is known, or what was sent meanwhile has taken its place
+            # It is known, or what was sent meanwhile has taken its place, unless it is refused.
+            self._installer.stands_for(rule.key, cookie)
+            return
+        if not self._subjects.is_question(rule) or self._installer.was_sent(rule.key):
+            self._delete(cookie)
+            return
         port = self._port_of(rule)
         subject = self._subjects.subject(rule, port) if port is not None else None
         if port is None or subject is None:

@@ -190,6 +190,7 @@ class Engine:
         self._rejudge.holds_epochs = True
         if round_number is not None and round_number != self._cookies.round_number:
             self._cookies.start_round(round_number)
+        self._installer.begin_adoption()
         static = list(static)
         self._installer.found_static(static)
         self._adoption = Adoption(
@@ -254,6 +255,7 @@ class Engine:
 
     def _end_adoption(self, adoption: Adoption) -> None:
         self._adoption = None
+        self._installer.end_adoption()
         result = adoption.result
         for name in ("kept", "replaced", "deleted"):
             self.counters.add(f"adopted.{name}", count=getattr(result, name))

@@ -17,6 +17,10 @@ from rule_cache.tags import Tag
 #: A rule that the switch should have had for this long, and that a packet misses all the same, is sent
 #: again: the flow-removed message that would have told may be on its way. Seconds.
 RESEND_AFTER_S = 1.0
+#: Replacements of one rule in a row whose errors may be on their way at once.
+MAX_UNANSWERED = 4
+#: Deleted rules of which it is kept what they had replaced; errors come within milliseconds.
+MAX_DELETED = 1024
 
 
 class Installer:
@@ -33,7 +37,12 @@ class Installer:
         self._unsent: set[int] = set()
         self._withdrawn: set[int] = set()
         #: Of a rule that takes another one's place: that one's cookie, should this one not get there.
-        self._replaced: dict[int, int] = {}
+        #: The newest first: the error of one may come after the next has been sent.
+        self._replaced: dict[int, tuple[int, ...]] = {}
+        #: The same of rules that were deleted a moment ago.
+        self._deleted: dict[int, tuple[int, ...]] = {}
+        #: Keys of on-demand rules that were sent since ``lost``, while what is in the switch is adopted.
+        self._sent_keys: set[RuleKey] | None = None
         #: Static rules that were found in the switch and that nobody has asked for yet.
         self._found: dict[RuleKey, tuple[int, Rule]] = {}
 
@@ -70,6 +79,8 @@ class Installer:
             if shape.table != missed_table or now_s - entry.sent_s < RESEND_AFTER_S:
                 return
         cookie, evicted = self.ledger.add(rule, tags, owner, subject, now_s)
+        if self._sent_keys is not None:
+            self._sent_keys.add(rule.key)
         self.effects.adds.append((cookie, rule))
         self._unsent.add(cookie)
         if entry is not None:
@@ -100,6 +111,25 @@ class Installer:
             return True
         return any(key in rules for rules in self._static.values())
 
+    def begin_adoption(self) -> None:
+        self._sent_keys = set()
+
+    def end_adoption(self) -> None:
+        self._sent_keys = None
+
+    def was_sent(self, key: RuleKey) -> bool:
+        """Whether a rule with this match was sent since ``begin_adoption``."""
+        return self._sent_keys is not None and key in self._sent_keys
+
+    def stands_for(self, key: RuleKey, found: int) -> None:
+        """A rule with this match was found; should the known one be refused, it has to go."""
+        entry = self.ledger.find(key)
+        known = [entry.cookie] if entry is not None else []
+        known += [rules[key][0] for rules in self._static.values() if key in rules]
+        for cookie in known:
+            if cookie != found:
+                self._replaced[cookie] = (*self._replaced.get(cookie, ()), found)
+
     def discard(self, cookie: int) -> None:
         """Delete a rule that the switch holds and that is in no list here."""
         self.effects.deletes.append(cookie)
@@ -121,31 +151,33 @@ class Installer:
         for rules in self._static.values():
             for key in [key for key, (of_rule, _) in rules.items() if of_rule == cookie]:
                 del rules[key]
-        old = self._replaced.pop(cookie, None)
-        if old is not None:
-            self.effects.deletes.append(old)
+        self.effects.deletes += self._replaced.pop(cookie, ())
+        self.effects.deletes += self._deleted.pop(cookie, ())
         return entry
 
     def _replace(self, old: int, new: int) -> None:
         """A rule takes the place of one with the same match."""
+        before = self._replaced.pop(old, ())
         if old in self._unsent:
             self._withdraw(old)
-            before = self._replaced.pop(old, None)
         else:
-            self._replaced.pop(old, None)
-            before = old
-        if before is not None:
+            before = (old, *before[: MAX_UNANSWERED - 1])
+        if before:
             self._replaced[new] = before
 
     def _unsend(self, cookie: int, *, late: bool = False) -> None:
         """A rule must go from the switch, or not get there."""
-        before = self._replaced.pop(cookie, None)
-        if cookie not in self._unsent:
-            (self.effects.late_deletes if late else self.effects.deletes).append(cookie)
-        else:
+        before = self._replaced.pop(cookie, ())
+        if cookie in self._unsent:
             self._withdraw(cookie)
-            if before is not None:
-                self.effects.deletes.append(before)
+            self.effects.deletes += before
+            return
+        (self.effects.late_deletes if late else self.effects.deletes).append(cookie)
+        if before:
+            # It may have been refused, and the error be on its way.
+            self._deleted[cookie] = before
+            if len(self._deleted) > MAX_DELETED:
+                del self._deleted[next(iter(self._deleted))]
 
     def _withdraw(self, cookie: int) -> None:
         self._unsent.discard(cookie)
@@ -206,4 +238,6 @@ class Installer:
         self._withdrawn.clear()
         self._replaced.clear()
         self._found.clear()
+        self._sent_keys = None
+        self._deleted.clear()
         self.effects = Effects(requests=self.effects.requests, warnings=self.effects.warnings)

@@ -49,6 +49,11 @@ class RuleSubjects:
         for (direction, family), shape in pipeline.reflexive.items():
             self._verdicts[shape] = _way_back_reader(_OTHER[direction], family)
 
+    def is_question(self, rule: Rule) -> bool:
+        """Whether traffic made the rule; others stand in the same tables."""
+        shape = rule.shape
+        return shape in self._verdicts or shape in self._locations or shape in self._resolutions
+
     def zone_of(self, rule: Rule) -> int | None:
         """The zone of the port that the rule is about; None for a rule about a subnet."""
         return None if rule.shape in self._locations else to_int(rule.value_of("zone"))

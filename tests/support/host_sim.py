@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ondemand.adoption import FoundRule
+from ondemand.adoption import Found, FoundRule
 from ondemand.engine import Engine
 from ondemand.holdings import Holdings, Identity
 from ondemand.messages import Effects, FlowRemoved, PacketIn, SourceRequest
@@ -73,13 +73,7 @@ class HostSim:
         self._settings = settings
         self._tunnel_ip = tunnel_ip
         self.engine = self._make_engine(first_epoch)
-        self.switch = FakeSwitch(
-            (),
-            tunnel_ports={4: TUNNEL_PORT, 6: TUNNEL_PORT},
-            first_table=settings.table_base,
-            enforce_meters=enforce_meters,
-        )
-        self.switch.remove_port(TUNNEL_PORT)
+        self.switch = self._make_switch(enforce_meters=enforce_meters)
         self._store = store
         self.feed = SliceFeed(store)
         #: No agent runs: packet-ins are lost, nobody hears of changes.
@@ -105,6 +99,17 @@ class HostSim:
             on_request=self._request,
         )
 
+    def _make_switch(self, *, enforce_meters: bool) -> FakeSwitch:
+        """A switch without rules and without ports."""
+        switch = FakeSwitch(
+            (),
+            tunnel_ports={4: TUNNEL_PORT, 6: TUNNEL_PORT},
+            first_table=self._settings.table_base,
+            enforce_meters=enforce_meters,
+        )
+        switch.remove_port(TUNNEL_PORT)
+        return switch
+
     # -- life ------------------------------------------------------------------------------------
 
     def start(self, *, tunnel: bool = True) -> None:
@@ -123,17 +128,21 @@ class HostSim:
 
     def connected_again(self) -> Moves:
         """The agent reads back what the switch holds."""
+        self.engine.switch_connected(*self._found())
+        return self.flush()
+
+    def _found(self) -> tuple[list[tuple[int, Rule]], Found, int]:
+        """What the switch holds, as ``Engine.switch_connected`` wants it."""
         rules = [(cookie, self._read_back(rule)) for cookie, rule in self.switch.rules()]
         filled = {self.engine.pipeline.number(table) for table in ON_DEMAND}
         found: list[FoundRule] = [(cookie, None) for cookie in self.strange]
         found += [item for item in rules if item[1].shape.table in filled]
         rounds = {round_of(cookie) for cookie, _ in rules}
-        self.engine.switch_connected(
+        return (
             [item for item in rules if item[1].shape.table not in filled],
             FoundList(found),
             next(number for number in range(256) if number not in rounds),
         )
-        return self.flush()
 
     def _read_back(self, rule: Rule) -> Rule:
         """The rule as this agent's own pipeline declares it, whichever agent made it."""
@@ -212,15 +221,17 @@ class HostSim:
 
     def plug_tunnel(self, ofport: int = TUNNEL_PORT) -> Moves:
         """The VXLAN interface comes or changes its number; 0: it goes."""
-        switch = self.switch
         if self.tunnel_port:
-            switch.remove_port(self.tunnel_port)
+            self.switch.remove_port(self.tunnel_port)
         if ofport:
-            switch.add_port(ofport)
-            switch._tunnel_ports = {4: ofport, 6: ofport}
+            self._add_tunnel_port(ofport)
         self.tunnel_port = ofport
         self.engine.tunnel_plugged(ofport)
         return self.flush()
+
+    def _add_tunnel_port(self, ofport: int) -> None:
+        self.switch.add_port(ofport)
+        self.switch._tunnel_ports = {4: ofport, 6: ofport}
 
     def zone(self, port: str) -> int:
         return self.engine.world.ports[port].zone

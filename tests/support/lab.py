@@ -68,14 +68,16 @@ class Lab:
         tunnel: bool = True,
         first_epoch: int = 1,
         enforce_meters: bool = False,
+        make_host: Callable[..., HostSim] = HostSim,
     ) -> None:
+        """``make_host``: takes the arguments of ``HostSim``."""
         self.cloud = cloud
         self.store = cloud.store()
         self.fabric = FabricSim(START_S)
         self.hosts: dict[str, HostSim] = {}
         ports = None if plugged is None else set(plugged)
         for name in hosts:
-            host = HostSim(
+            host = make_host(
                 name,
                 parse_ip(TUNNELS[name]),
                 fabric=self.fabric,

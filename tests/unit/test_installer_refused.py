@@ -83,10 +83,6 @@ def test_a_refused_change_takes_the_old_rule_along(installer: Installer, switch:
     assert switch.rules == {}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Installer._replace forgets what the rule that it replaces was itself to replace",
-)
 def test_two_changes_refused_before_the_first_error_comes(
     installer: Installer, switch: Switch
 ) -> None:
@@ -97,10 +93,6 @@ def test_two_changes_refused_before_the_first_error_comes(
     agree(installer, switch)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Installer._unsend of a rule that was sent deletes that one, not what it was to replace",
-)
 def test_a_change_refused_after_its_rule_was_deleted(installer: Installer, switch: Switch) -> None:
     install(installer, 2)
     switch.send(installer.take())
