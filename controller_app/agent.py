@@ -33,7 +33,9 @@ from controller_app.owner import OWNER_XID, Connection
 from controller_app.source_link import Answer, SourceLink, StoreIs
 from controller_app.switch_read_back import SwitchReadBack
 from ondemand.engine import Engine
+from ondemand.local_ports import host_mark
 from ondemand.messages import Effects, Fetch, FlowRemoved, PacketIn
+from ondemand.read_back import found_owner
 from ondemand.slices import Lookup, SliceSource
 from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE
 
@@ -67,8 +69,23 @@ class Agent:
         clock: Callable[[], float] = time.monotonic,
         warn: Callable[[str], None] = LOG.warning,
         saved: HoldingsFile | None = None,
+        replace: bool = False,
+        on_foreign: Callable[[], None] | None = None,
     ) -> None:
-        """``saved``: where what the engine holds is written down; its engine must be ``saving``."""
+        """Not connected yet.
+
+        Args:
+            engine: of this host.
+            source: where slices come from.
+            clock: monotonic seconds.
+            warn: takes sentences for the log.
+            saved: where what the engine holds is written down; its engine must be ``saving``.
+            replace: take over the rules of another host's agent, too.
+            on_foreign: called, by the connection's thread, when the switch holds the rules of another
+                host's agent; nothing has been changed then, and nothing is served.
+        """
+        self._may_replace = replace
+        self._on_foreign = on_foreign
         self._engine = engine
         self._encoder = Encoder(engine.pipeline)
         self._clock = clock
@@ -238,6 +255,15 @@ class Agent:
 
     def _begin(self, reading: SwitchReadBack) -> None:
         """The switch has told what is needed to serve packets; the rest follows."""
+        owner = found_owner(self._engine.pipeline, [rule for _, rule in reading.static])
+        if owner not in (None, host_mark(self._engine.host)) and not self._may_replace:
+            # Perhaps a mistake in a configuration: to take its ports for gone would cut them all off.
+            self._datapath_id = None
+            if self._on_foreign is not None:
+                self._on_foreign()
+            if self._connection is not None:
+                self._connection.close()
+            return
         self._is_beginning = False
         self._has_own_round = True
         self._meters = reading.meters

@@ -49,6 +49,7 @@ from controller_app.ovsdb import (
     VswitchdSilentError,
     lost_lock_error,
 )
+from controller_app.ovsdb_errors import ForeignRulesError
 from controller_app.ovsdb_flow_tables import eviction_groups
 from controller_app.source_factory import open_source
 from controller_app.vswitchd_control import ProcessWatch, control_socket, run_directory
@@ -131,7 +132,14 @@ class OnDemandApp(app_manager.OSKenApp):
             saving=self.config.holdings_file is not None,
         )
         self._warner = self.config.warner(LOG)
-        self.agent = Agent(engine, self._source, warn=self._warner, saved=self._saved_holdings())
+        self.agent = Agent(
+            engine,
+            self._source,
+            warn=self._warner,
+            saved=self._saved_holdings(),
+            replace=self.CONF.ondemand_replace_agent,
+            on_foreign=self._other_hosts_rules,
+        )
         self._tables = eviction_groups(engine.pipeline)
         self._conntrack: ConntrackLimits | None = None
         self._vswitchd: ProcessWatch | None = None
@@ -277,6 +285,9 @@ class OnDemandApp(app_manager.OSKenApp):
             self._bridge_events.put(_BridgeEvent.GONE)
         else:
             self.agent.post(event)
+
+    def _other_hosts_rules(self) -> None:
+        self._give_up(ForeignRulesError(self.config.bridge.bridge, self.config.host_id))
 
     def _give_up(self, error: OvsdbError | ListenError) -> None:
         LOG.error("%s", error)

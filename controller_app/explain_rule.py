@@ -27,7 +27,7 @@ from ondemand.records import Port, Subnet
 from ondemand.rule_subjects import RuleSubjects
 from ondemand.rules import RuleMaker
 from ondemand.settings import Settings
-from ondemand.static_rules import frame_rules, port_rules, quarantine_rules
+from ondemand.static_rules import frame_rules, owner_rule, port_rules, quarantine_rules
 from ondemand.subjects import LocationSubject, Subject, VerdictSubject
 from rule_cache.fields import to_int
 from rule_cache.rule import Rule, Shape
@@ -199,7 +199,8 @@ class RuleExplainer:
             leaves=tuple(self._timeouts(entry, rule)) or (_stays(rule),),
         )
         if not is_ports:
-            return self._compared(found, tuple(frame_rules(self._pipeline)))
+            owner = owner_rule(self._pipeline, self._view.host)
+            return self._compared(found, (*frame_rules(self._pipeline), owner))
         if port is None:
             return found
         found = replace(found, reads=reads_of(self._view, (port.tag,)))

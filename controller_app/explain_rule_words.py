@@ -177,6 +177,7 @@ def _static_sentences(pipeline: Pipeline) -> dict[Shape, str]:
         p.nd_miss: "asks the agent about neighbor solicitations of {port} that no rule answers",
         p.nd_solicited: "makes a neighbor advertisement of an answered solicitation",
         p.nd_duplicate: "makes a neighbor advertisement for a port that tests for a duplicate address",
+        p.owner: "matches nothing: it says whose agent made the rules in this switch",
         p.deliver: "delivers what is allowed to {port}, OpenFlow port {ofport}",
     }
     sentences |= dict.fromkeys(p.no_vlan, "drops frames with a VLAN tag")

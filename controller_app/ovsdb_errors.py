@@ -8,6 +8,7 @@ OvsdbError                    base: everything raised on purpose by the OVSDB mo
 ├── BridgeFailedError         ovs-vswitchd acted and could not make the bridge or its tunnel port
 └── BridgeConflictError       the bridge, or a name on it, belongs to somebody else
     ├── ForeignControllerError   another OpenFlow controller is set on the bridge
+    ├── ForeignRulesError        its rules are those of another host's agent
     └── SecondAgentError         another agent serves the bridge
         └── ReplacedError        it has taken the bridge over from this one
 ```
@@ -71,6 +72,18 @@ class ForeignControllerError(BridgeConflictError):
             f"bridge {bridge} already has the controller {', '.join(self.targets)}; "
             f"remove it (ovs-vsctl del-controller {bridge}), name another bridge, "
             "or set take_over = true"
+        )
+
+
+class ForeignRulesError(BridgeConflictError):
+    """The rules on ``bridge`` were made by the agent of another host."""
+
+    def __init__(self, bridge: str, host: str) -> None:
+        self.bridge = bridge
+        super().__init__(
+            f"the rules on bridge {bridge} were made by the agent of another host than {host!r}: correct"
+            " [host] id, or take them over with ondemand run --replace-agent (ports that"
+            f" {host!r} does not have lose their rules)"
         )
 
 

@@ -57,6 +57,7 @@ class Engine:
         whenever ``take`` is.
         """
         self.settings = settings
+        self.host = host
         self.pipeline = Pipeline(settings.table_base)
         self.counters = Counters()
         self.cache = SliceCache(settings.neighbor_cache_bytes, saving=saving)

@@ -44,6 +44,11 @@ class LocalPort:
         return (*dict.fromkeys([self.record.mac, *(pair.mac for pair in self.record.pairs)]),)
 
 
+def host_mark(host: str) -> int:
+    """A host's id as 32 bits, by which rules in a switch are known to be those of its agent."""
+    return zlib.crc32(host.encode())
+
+
 def port_mark(port: str) -> int:
     """A port's id as 32 bits, by which a zone found in the switch is known to be this port's.
 

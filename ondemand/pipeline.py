@@ -787,3 +787,11 @@ class Pipeline:
             # reg2 is for nobody to read but an agent that starts: it says whose zone this is.
             [SetField(Field.REG2, Arg("port")), Output(Arg("ofport"))],
         )
+        # Matches no packet: it says whose agent made all these rules, for an agent that starts.
+        self.owner = self._shape(
+            "owner",
+            Table.DELIVER,
+            P_GUARD,
+            [Eq(Field.REG7, 0xFFFFFFFF)],
+            [SetField(Field.REG2, Arg("host"))],
+        )

@@ -17,7 +17,7 @@ from ondemand.read_back import FoundPort
 from ondemand.records import Port, Subnet, port_key
 from ondemand.settings import Settings
 from ondemand.slices import group_slice, host_slice, vpc_slice
-from ondemand.static_rules import frame_rules, port_rules, quarantine_rules
+from ondemand.static_rules import frame_rules, owner_rule, port_rules, quarantine_rules
 from ondemand.world import World
 
 _MAX_EPOCH = 0xFFFFFFFF
@@ -47,6 +47,7 @@ class PortManager:
         on_narrowed: Callable[[LocalPort], None],
         on_gone: Callable[[LocalPort], None],
     ) -> None:
+        self._host = host
         self._host_slice = host_slice(host)
         self._world = world
         self._installer = installer
@@ -85,7 +86,9 @@ class PortManager:
         """The switch is there, with the rules of these ports: program what it lacks."""
         self._read_back(found)
         self._seen_switch = True
-        self._installer.set_static(_FRAME, frame_rules(self._pipeline))
+        self._installer.set_static(
+            _FRAME, [*frame_rules(self._pipeline), owner_rule(self._pipeline, self._host)]
+        )
         for port in self._world.ports.values():
             self._set_meter(port)
             self._program(port)

@@ -36,6 +36,14 @@ class FoundPort:
         return (self.epoch, self.remote_epochs) == (port.epoch, port.remote_epochs)
 
 
+def found_owner(pipeline: Pipeline, rules: Iterable[Rule]) -> int | None:
+    """``local_ports.host_mark`` of the host whose agent made these rules; None: they do not say."""
+    for rule in rules:
+        if rule.shape is pipeline.owner:
+            return to_int(rule.value_of("host"))
+    return None
+
+
 def found_ports(pipeline: Pipeline, rules: Iterable[Rule]) -> list[FoundPort]:
     """The ports that these static rules serve, by zone.
 

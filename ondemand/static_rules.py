@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ondemand.addresses import link_local_of
-from ondemand.local_ports import LocalPort, port_mark
+from ondemand.local_ports import LocalPort, host_mark, port_mark
 from ondemand.pipeline import LINK_LOCAL_ICMPV6, Pipeline
 from ondemand.records import Direction
 from rule_cache.rule import Rule
@@ -27,6 +27,11 @@ def frame_rules(pipeline: Pipeline) -> list[Rule]:
     # From a tunnel nobody may ask for neighbors either: each host answers its own VMs.
     rules.append(pipeline.no_link_local[Direction.INGRESS].rule(icmp_type=135))
     return rules
+
+
+def owner_rule(pipeline: Pipeline, host: str) -> Rule:
+    """Says that the rules in this switch are those of the agent of ``host``."""
+    return pipeline.owner.rule(host=host_mark(host))
 
 
 def port_rules(

@@ -75,12 +75,15 @@ class Walk(RuleBasedStateMachine):
         limits = Settings(max_rules=100, max_rules_per_port=self.max_rules_per_port)
         # Smaller than the least that a configuration may ask for.
         object.__setattr__(limits, "neighbor_cache_bytes", self.cache_bytes)
-        self.lab = Lab(walk_cloud(), settings=limits)
+        self.lab = self.make_lab(limits)
         self.vpc = published(self.lab.cloud)
         self.live: list[Live] = []
         #: Something was lost on its way, and the host cannot know.
         self.is_unaware = False
         self.next_port = 2000
+
+    def make_lab(self, limits: Settings) -> Lab:
+        return Lab(walk_cloud(), settings=limits)
 
     @property
     def host(self) -> HostSim:

@@ -39,6 +39,7 @@ class RealHost(HostSim):
         self._real.add_tunnel_port(ofport)
 
     def _found(self) -> tuple[list[tuple[int, Rule]], Found, int]:
+        self._real.serve(self.engine.pipeline)
         reading = SwitchReadBack(
             self.engine.pipeline,
             round_number=self.engine.round_number,

@@ -16,7 +16,7 @@ from ondemand.records import Port
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import SliceCache
 from ondemand.slices import SliceKind, group_slice, host_slice, kind_of, vpc_slice
-from ondemand.static_rules import frame_rules, port_rules, quarantine_rules
+from ondemand.static_rules import frame_rules, owner_rule, port_rules, quarantine_rules
 from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
 from ondemand.topology import Topology
 from ondemand.verdict import SOURCE_TAG, Need
@@ -93,7 +93,7 @@ def check_ports(host: HostSim) -> None:
     assert len({port.zone for port in ports}) == len(ports)
     assert len({port.epoch for port in ports}) == len(ports)
     assert {port.zone: port for port in ports} == engine.world.by_zone
-    expected = frame_rules(engine.pipeline)
+    expected = [*frame_rules(engine.pipeline), owner_rule(engine.pipeline, host.name)]
     for port in ports:
         meter = port.zone if engine.settings.meter_rate else 0
         macs = [mac for mac in port.macs if _first_with(mac, port.subnet.vni, ports) is port]

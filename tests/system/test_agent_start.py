@@ -212,6 +212,33 @@ def test_without_being_told_to_replace_it_is_refused_and_says_how(site: Site) ->
     assert first.process.running
 
 
+def test_the_rules_of_another_hosts_agent_are_not_touched(site: Site) -> None:
+    """A wrong [host] id must not cost the ports of this host their rules."""
+    first = site.agent()
+    first.start()
+    first.wait_connected()
+    a = site.vm(A)
+    site.vm(B)
+    assert first.wait_for_ports(["vm-a", "vm-b"])
+    assert eventually(lambda: reaches(a, "10.0.1.12"))
+    kill(first)
+    rules = sorted(flow.partition(" actions")[2] for flow in site.host.dump_flows())
+    other = site.agent(host={"id": "h9"}, log={"format": "text"})
+    other.start()
+    assert eventually(lambda: not other.process.running)
+    assert other.process.returncode == 2
+    said = other.process.output_tail()
+    assert "made by the agent of another host than 'h9'" in said
+    assert "--replace-agent" in said
+    assert "Traceback" not in said
+    assert sorted(flow.partition(" actions")[2] for flow in site.host.dump_flows()) == rules
+    assert reaches(a, "10.0.1.12")
+    site.replace(other)
+    other.wait_connected()
+    assert eventually(lambda: not reaches(a, "10.0.1.12")), "h9 has no such ports"
+    assert other.process.running
+
+
 def test_an_address_that_does_not_become_free_is_an_error_that_names_it(site: Site) -> None:
     """The lock is taken from nobody; a stranger listens at the address."""
     stranger = site.host.spawn(

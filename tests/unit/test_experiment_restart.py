@@ -10,7 +10,9 @@ import time
 
 import pytest
 
-from mininet_topos import experiment_flood, experiment_restart, traffic_probe
+from controller_app.config import load_config
+from mininet_topos import experiment_flood, restart_seen, traffic_probe
+from mininet_topos.agent_host import AgentOnHost
 from mininet_topos.errors import CommandError, CommandTimeoutError
 from mininet_topos.flood_state import SCANS
 from mininet_topos.load import Loads
@@ -82,6 +84,67 @@ def test_the_streams_of_restart_are_of_each_kind_and_near_and_far():
                 assert any(name.startswith(f"{word} {place} {protocol} ") for name in names)
 
 
+# An agent in another's place ------------------------------------------------------------------------
+
+
+class AgentHost:
+    """As much of a compute host as agents need; remembers what was started."""
+
+    label, tunnel_ip, ovsdb_remote = "h1", "192.0.2.1", "unix:/tmp/h1/db.sock"
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.started = []
+
+    def spawn(self, name, argv, *, env):
+        process = Background(name, ["sleep", "30"], log=self.directory / f"{name}.log")
+        self.started.append((name, argv, process))
+        return process
+
+
+@pytest.fixture
+def agent_host(tmp_path):
+    host = AgentHost(tmp_path)
+    yield host
+    for _, _, process in host.started:
+        process.kill()
+
+
+def test_an_agent_that_replaces_another_has_files_of_its_own(agent_host, tmp_path):
+    agent = AgentOnHost(agent_host, tmp_path / "slices.db")
+    agent.start()
+    first_config, log = agent.config_file, tmp_path / "agent-events.log"
+    log.write_text(json.dumps({"level": "error", "event": "early"}) + "\n")
+    replaced = agent.replace()
+    # What the first one says of its own end is no fault of the new one.
+    log.write_text(log.read_text() + json.dumps({"level": "error", "event": "replaced"}) + "\n")
+    (first, _, one), (second, argv, two) = agent_host.started
+    assert (replaced, agent.process) == (one, two)
+    assert first != second
+    assert argv[-3:] == ["--config", str(agent.config_file), "--replace-agent"]
+    assert agent.config_file != first_config
+    old, new = load_config(first_config), load_config(agent.config_file)
+    assert old.metrics_file != new.metrics_file
+    assert (old.bridge, old.source_file) == (new.bridge, new.source_file)
+    assert agent.errors() == ["early"]
+
+
+@pytest.mark.parametrize(
+    ("status", "ok"),
+    [
+        ({"connected": True, "adopting": False}, True),
+        ({"connected": True, "adopting": True}, False),
+        ({"connected": False, "adopting": False}, False),
+        ({"connected": True}, False),
+    ],
+)
+def test_rules_are_adopted_when_a_connected_agent_says_so(status, ok, agent_host, tmp_path):
+    agent = AgentOnHost(agent_host, tmp_path / "slices.db")
+    agent.start()
+    (tmp_path / "agent-status.json").write_text(json.dumps(status))
+    assert (agent.wait_adopted(timeout_s=0.1) is not None) is ok
+
+
 # How restart judges ---------------------------------------------------------------------------------
 
 
@@ -90,7 +153,7 @@ def rule(cookie, match="ip,reg6=0x1"):
 
 
 def kept(before, after, untrue_rules=()):
-    return experiment_restart.kept_seen(frozenset(before), frozenset(after), set(untrue_rules))
+    return restart_seen.kept_seen(frozenset(before), frozenset(after), set(untrue_rules))
 
 
 def test_a_rule_is_kept_with_its_cookie():
@@ -104,14 +167,14 @@ def test_a_rule_is_kept_with_its_cookie():
 def test_a_few_rules_may_be_sent_anew_but_not_all():
     many = [rule(n, f"ip,reg6={n:#x}") for n in range(1, 20)]
     anew = [rule(n + 100, f"ip,reg6={n:#x}") for n in range(1, 20)]
-    few = experiment_restart.ANEW
+    few = restart_seen.ANEW
     assert kept(many, [*anew[:few], *many[few:]]).ok
     assert not kept(many, [*anew[: few + 1], *many[few + 1 :]]).ok
     assert not kept(many, anew).ok
 
 
 def test_a_zone_that_lost_connections_was_flushed():
-    judge = experiment_restart.not_flushed_seen
+    judge = restart_seen.not_flushed_seen
     assert judge({"near": 3, "fast": 2}, {"near": 3, "fast": 4}).ok
     assert not judge({"near": 3, "fast": 2}, {"near": 9, "fast": 1}).ok
     assert not judge({"near": 3}, {}).ok
