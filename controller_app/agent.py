@@ -106,7 +106,7 @@ class Agent:
         self._is_beginning = False
         self._has_own_round = False
         self._reading_until_s = 0.0
-        self._kept: deque[PacketIn] = deque(maxlen=MAX_KEPT)
+        self._kept: deque[PacketIn] = deque()
         self._adopting_since_s: float | None = None
         self._saved = saved
         holdings = saved.load() if saved is not None else None
@@ -196,7 +196,10 @@ class Agent:
 
     def packet_in(self, message: PacketIn) -> None:
         if self._is_beginning:
-            self._kept.append(message)
+            if len(self._kept) < MAX_KEPT:
+                self._kept.append(message)
+            else:
+                self._engine.counters.add("packet_in.too_early")
             return
         self._engine.packet_in(message, self._clock())
 

@@ -135,7 +135,7 @@ class Engine:
     @property
     def quarantined(self) -> list[str]:
         """Ids of the ports in quarantine."""
-        return sorted(name for name, port in self.world.ports.items() if port.quarantine_s)
+        return sorted(name for name, port in list(self.world.ports.items()) if port.quarantine_s)
 
     def evicted_by_port(self) -> dict[str, int]:
         """How many rules had to go because a bound was reached, by the port that they were for."""
