@@ -156,17 +156,20 @@ def test_packet_ins_wait_until_it_has_begun(
     agree(session)
 
 
-def test_of_very_many_packet_ins_the_newest_are_kept(agent: Agent, switch: ScriptedSwitch) -> None:
+def test_of_very_many_packet_ins_the_first_are_kept_and_the_others_counted(
+    agent: Agent, switch: ScriptedSwitch
+) -> None:
     session = settled(agent, switch)
     zone = zone_of(agent)
     agent.disconnected()
     session = Session(agent, switch)
-    agent.packet_in(question(zone, "b"))
     for _ in range(MAX_KEPT):
         agent.packet_in(question(zone, "a2"))
+    agent.packet_in(question(zone, "b"))
     session.read_all()
     targets = {entry.rule.value_of("target") for entry in agent._engine.installer.ledger}
     assert targets == {parse_ip("10.0.1.11")}
+    assert agent._engine.counters.of("packet_in.too_early") == 1
 
 
 def test_an_answer_in_parts_counts_when_the_last_is_here(
