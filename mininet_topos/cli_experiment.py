@@ -26,7 +26,9 @@ How to read the table:
   A TCP stream has one message under way at a time, so what a loss costs is one retransmission,
   and "no retransmission" (both ends are asked) means that no packet of it was lost. UDP messages
   are numbered, and one without an echo is lost. "The last byte after 12 ms" counts from the moment
-  that publishing the new goal state began.
+  that publishing the new goal state began, or the agent's process was started.
+  flood compares medians of quiet intervals and of intervals with the scan, which take turns.
+  With --quick, flood and restart allow more time, and flood a lower rate: the table says how much.
 
 \b
 Examples:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,9 @@ _LIFE: Final = re.compile(r"\b(?:duration|n_packets|n_bytes|idle_age|hard_age)=[
 #: The files of an SQLite store in WAL mode.
 _STORE_SUFFIXES: Final = ("", "-wal", "-shm")
 
+
+#: Nice value of the threads that forward (setpriority(2)); a pid stands for its main thread.
+_FORWARDING_NICE: Final = -15
 
 #: Seconds for which one try of several is waited for.
 _TRY_S: Final = 0.2
@@ -162,6 +167,23 @@ class ExperimentLab(AgentLab):
             if self.vms[name].tcp_connect(address, port, timeout_s=_TRY_S):
                 return time.monotonic()
         return None
+
+    def prefer_switches(self) -> None:
+        """Let the threads that forward have a core when they want one.
+
+        A compute host's switch does not wait behind VMs and tests; here it would, and on the userspace
+        datapath one thread forwards for all ports, so that packets are lost meanwhile.
+
+        Raises:
+            LoadError: a switch does not run.
+        """
+        for host in self.fabric.hosts:
+            pid = host.vswitchd_pid
+            if pid is None:
+                raise LoadError(f"ovs-vswitchd of {host.label} does not run")
+            # Containers may lack CAP_SYS_NICE; then the machine had better be idle.
+            with suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, pid, _FORWARDING_NICE)
 
     # What agents and switches hold ----------------------------------------------------------------
 

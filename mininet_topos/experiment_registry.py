@@ -37,4 +37,12 @@ EXPERIMENTS: Final[Mapping[str, Entry]] = {
         "The slice store is away, then back: what is known goes on, what is not heals by itself.",
         "mininet_topos.experiment_source_outage",
     ),
+    "restart": Entry(
+        "The agent is killed, then replaced, under load: rules stay, the untrue goes, no packet is lost.",
+        "mininet_topos.experiment_restart",
+    ),
+    "flood": Entry(
+        "A VM scans addresses and ports at full speed: new flows of the others go on as before.",
+        "mininet_topos.experiment_flood",
+    ),
 }

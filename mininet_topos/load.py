@@ -116,10 +116,11 @@ class Loads:
             time.sleep(0.05)
         self.mark()
 
-    def mark(self) -> None:
-        """Begin to watch anew."""
-        self._far_retransmissions = self._count_far_retransmissions()
-        self._ask("mark")
+    def mark(self, *sources: str) -> None:
+        """Begin to watch anew, all flows or those of some sources."""
+        if not sources:
+            self._far_retransmissions = self._count_far_retransmissions()
+        self._ask("mark", sources)
 
     def seen(self) -> list[FlowSeen]:
         """What became of each flow since the mark, in the order of the specs."""
@@ -168,8 +169,8 @@ class Loads:
     def _control(self, source: str) -> Path:
         return self._nodes[source].directory / "load.sock"
 
-    def _ask(self, what: str) -> dict[str, dict[str, Any]]:
-        sources = list(self._by_source)
+    def _ask(self, what: str, some: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        sources = list(some or self._by_source)
         answers = side_by_side(
             lambda source: self._ask_one(source, what), sources, workers=len(sources)
         )

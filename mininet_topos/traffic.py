@@ -27,6 +27,10 @@ from typing import Any, Final
 MAX_COUNT: Final = 100_000
 MAX_SECONDS: Final = 3600.0
 _CHUNK: Final = 65536
+#: Bytes that may wait in a socket that serves.
+RECEIVE_BYTES: Final = 4 << 20
+#: asm-generic/socket.h; not among the names of the socket module.
+SO_RCVBUFFORCE: Final = 33
 
 # Room for one IPv4 or IPv6 packet-info control message (ip(7), ipv6(7)).
 _PACKET_INFO_SPACE: Final = 128
@@ -69,6 +73,7 @@ def serve(args: argparse.Namespace) -> int:
             selector.register(sock, selectors.EVENT_READ, _accepting(selector))
         for port in args.udp:
             sock = dual_stack(socket.SOCK_DGRAM, port)
+            hold_more(sock)
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             selector.register(sock, selectors.EVENT_READ, _echo_datagram)
@@ -169,6 +174,19 @@ def error_name(error: OSError) -> str:
         return "refused"
     text = str(error.strerror or error)
     return "unreachable" if "unreachable" in text or "No route" in text else text
+
+
+def hold_more(sock: socket.socket) -> None:
+    """Let datagrams wait for a process that a busy machine keeps waiting, instead of losing them.
+
+    Past net.core.rmem_max root alone may go (socket(7)).
+    """
+    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BYTES)
+        except PermissionError:
+            continue
+        return
 
 
 def try_udp(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,9 @@ MAX_FLOWS: Final = 10_000
 _MESSAGE: Final = 64
 _CONNECT_TIMEOUT_S: Final = 5.0
 _CHUNK: Final = 65536
+#: Bytes of echoes that may wait for a load that a busy machine keeps waiting; root may ask for as many (socket(7)).
+_RECEIVE_BYTES: Final = 4 << 20
+_SO_RCVBUFFORCE: Final = 33
 
 # struct tcp_info (linux/tcp.h): tcpi_total_retrans, and since Linux 6.7 tcpi_total_rto.
 _TOTAL_RETRANS: Final = 100
@@ -117,6 +121,9 @@ class Flow:
         try:
             if self.protocol == "tcp":
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            else:
+                with suppress(PermissionError):
+                    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
             sock.settimeout(_CONNECT_TIMEOUT_S)
             sock.connect((self.address, self.port))
             sock.setblocking(False)  # noqa: FBT003 - the signature is the socket module's

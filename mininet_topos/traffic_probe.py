@@ -116,9 +116,13 @@ def since(start_s: float, moment_s: float | None) -> float | None:
 
 
 def fill(args: argparse.Namespace) -> int:
-    """Send one datagram to each port at a bounded rate; what comes back is not looked at."""
+    """Send one datagram to each port at a bounded rate; what comes back is not looked at.
+
+    All from one port, so that a second time makes no more connections.
+    """
     number, start_s = 0, time.monotonic()
     with open_socket(args.address) as sock:
+        sock.bind(("", args.source_port))
         while number < args.count:
             if number > (time.monotonic() - start_s) * args.rate:
                 time.sleep(0.001)
@@ -211,6 +215,7 @@ def parser() -> argparse.ArgumentParser:
     filled = commands.add_parser("fill", help="one datagram to each port, and no more")
     filled.add_argument("address", help="IPv4 or IPv6 address")
     filled.add_argument("--rate", type=int, default=3000, help="a second (3000)")
+    filled.add_argument("--source-port", type=int, default=9999, help="from where (9999)")
     filled.set_defaults(run=fill, for_s=MAX_SECONDS)
     for made in (command, asked, paced, filled):
         made.add_argument("first", type=int, help="first port")

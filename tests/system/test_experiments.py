@@ -104,6 +104,42 @@ PROMISES = {
             "agent and store are back",
         },
     },
+    "restart": {
+        "Streams": {"all"},
+        "Rules": {"made by traffic"},
+        "The agent is killed and started again": {
+            "streams while no agent runs",
+            "streams, from before the kill to after",
+            "streams that a rule or a group had allowed",
+            "UDP to who has moved",
+            "rules that are true",
+            "rules that are not",
+            "a new flow",
+            "all rules",
+            "connection tracking",
+        },
+        "A second agent takes over": {
+            "take-over: all streams",
+            "take-over: all rules",
+            "take-over: new flows",
+            "take-over: they are judged",
+            "take-over: connection tracking",
+            "take-over: the first agent",
+        },
+    },
+    "flood": {
+        "Streams": {"all"},
+        **{
+            scan: {
+                f"{scan}: first packets of others",
+                f"{scan}: new flows of others",
+                f"{scan}: streams of others",
+                f"{scan}: the scanner's own connection",
+            }
+            for scan in ("ARP scan", "Address scan", "Port scan")
+        },
+        "Afterwards": {"rules in the switch", "the agent's memory", "the counters"},
+    },
 }
 
 

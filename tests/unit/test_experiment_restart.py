@@ -11,7 +11,7 @@ import time
 import pytest
 
 from controller_app.config import load_config
-from mininet_topos import experiment_flood, restart_seen, traffic_probe
+from mininet_topos import experiment_flood, flood_seen, restart_seen, traffic_probe
 from mininet_topos.agent_host import AgentOnHost
 from mininet_topos.errors import CommandError, CommandTimeoutError
 from mininet_topos.flood_state import SCANS
@@ -292,40 +292,40 @@ def test_some_loads_may_have_an_interval_of_their_own(monkeypatch):
 
 
 def interval(p99_ms, rate):
-    return experiment_flood.Interval(
+    return flood_seen.Interval(
         p99_ms={"local": p99_ms, "VXLAN": 2.0}, p50_ms={}, rate={"local": rate, "VXLAN": 900.0}
     )
 
 
 def test_medians_of_quiet_and_flood_intervals_are_compared():
     quiet = [interval(2.0, 1000), interval(2.0, 1000), interval(50.0, 10)]
-    form = experiment_flood.FULL
+    form = flood_seen.FULL
     for p99_ms, ok in ((3.9, True), (4.1, False)):
         flood = [interval(p99_ms, 1000), interval(p99_ms, 1000), interval(0.1, 1000)]
-        assert experiment_flood.latency_seen(quiet, flood, form).ok is ok
+        assert flood_seen.latency_seen(quiet, flood, form).ok is ok
     for rate, ok in ((910, True), (890, False)):
         flood = [interval(2.0, rate)] * 3
-        assert experiment_flood.rate_seen(quiet, flood, form).ok is ok
+        assert flood_seen.rate_seen(quiet, flood, form).ok is ok
 
 
 def test_a_flood_in_which_nothing_came_back_is_none_that_held():
-    nothing = experiment_flood.Interval(p99_ms={"local": float("inf")}, rate={"local": 0.0})
-    usual = experiment_flood.Interval(p99_ms={"local": 2.0}, rate={"local": 100.0})
-    form = experiment_flood.QUICK
-    assert not experiment_flood.latency_seen([usual], [nothing], form).ok
-    assert not experiment_flood.rate_seen([usual], [nothing], form).ok
+    nothing = flood_seen.Interval(p99_ms={"local": float("inf")}, rate={"local": 0.0})
+    usual = flood_seen.Interval(p99_ms={"local": 2.0}, rate={"local": 100.0})
+    form = flood_seen.QUICK
+    assert not flood_seen.latency_seen([usual], [nothing], form).ok
+    assert not flood_seen.rate_seen([usual], [nothing], form).ok
     # Nor one without anything to compare it with.
-    assert not experiment_flood.latency_seen([nothing], [usual], form).ok
-    assert not experiment_flood.rate_seen([nothing], [usual], form).ok
+    assert not flood_seen.latency_seen([nothing], [usual], form).ok
+    assert not flood_seen.rate_seen([nothing], [usual], form).ok
 
 
 def test_the_short_form_says_that_its_bounds_are_wider():
-    for quick, form in ((True, experiment_flood.QUICK), (False, experiment_flood.FULL)):
+    for quick, form in ((True, flood_seen.QUICK), (False, flood_seen.FULL)):
         shown = experiment_flood.performance(quick=quick)
         clauses = " ".join(one.promised for phase in shown.phases for one in phase.promises)
         assert f"{form.latency:g} times" in clauses
         assert f"{form.rate:.0%} of the rate" in clauses
-    assert (experiment_flood.FULL.latency, experiment_flood.FULL.rate) == (2.0, 0.9)
+    assert (flood_seen.FULL.latency, flood_seen.FULL.rate) == (2.0, 0.9)
 
 
 def test_each_scan_is_aimed():
