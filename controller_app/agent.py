@@ -372,7 +372,7 @@ class Agent:
             case TunnelGone():
                 engine.tunnel_plugged(0)
             case InterfacesTold():
-                engine.interfaces_known()
+                engine.interfaces_known(now_s)
             case StoreIs():
                 engine.store_is(event.identity)
             case _:

@@ -53,10 +53,12 @@ class SwitchReadBack:
     def __init__(self, pipeline: Pipeline, *, round_number: int, is_own_round: bool) -> None:
         """``is_own_round``: the rules of this round are this very agent's, so it needs no other."""
         self._reader = RuleReader(pipeline)
-        filled = [pipeline.number(table) for table in ON_DEMAND]
+        # Where things are first: traffic to who has moved meanwhile waits for that.
+        first = (Table.LOCATION, Table.RESPONDER)
+        filled = [*first, *(table for table in ON_DEMAND if table not in first)]
         others = [pipeline.number(table) for table in Table if table not in ON_DEMAND]
         self._pieces: deque[tuple[int, int]] = deque(
-            (table, piece) for piece in range(PIECES) for table in filled
+            (pipeline.number(table), piece) for table in filled for piece in range(PIECES)
         )
         self._is_own_round = is_own_round
         self._last_xid = OWNER_XID

@@ -24,7 +24,7 @@ from ondemand.rejudge import Rejudge
 from ondemand.rules import RuleMaker
 from ondemand.settings import Settings
 from ondemand.slice_cache import Applied, SliceCache
-from ondemand.slices import Lookup, Snapshot, SourceEvent, SourceState, vpc_slice
+from ondemand.slices import Delta, Lookup, Snapshot, SourceEvent, SourceState, vpc_slice
 from ondemand.verdict import SOURCE_TAG, Need
 from ondemand.waiting_room import WaitingRoom
 from ondemand.world import World
@@ -36,6 +36,8 @@ from rule_cache.rule import Rule
 _REASONS = {0: "idle", 1: "hard", 2: "delete", 4: "meter_delete", 5: "eviction"}
 
 
+#: Changes that wait for ports which an earlier agent served.
+MAX_LATER = 1000
 #: Rules that are judged between two reads of the socket: about a millisecond.
 WORK_RULES = 50
 
@@ -111,6 +113,9 @@ class Engine:
         self._is_sweeping = False
         #: Packet-ins of ports that the switch serves already and this agent does not yet.
         self._early: list[PacketIn] = []
+        #: Changes of what an earlier agent held, until its ports are here: only then can each of them
+        #: be told what it lost. None: they are applied as they come.
+        self._later: list[Delta | Snapshot] | None = None
         #: Why the source cannot answer, None while it can.
         self.source_error: str | None = None
 
@@ -162,6 +167,7 @@ class Engine:
         if holdings is not None:
             restoration = self.cache.restore(holdings)
             self._past_is_known = restoration.is_complete
+            self._later = []
             self.counters.add("restored.slices", count=len(restoration.slices))
             self._installer.effects.requests += [
                 Follow(one.slice, one.version) for one in restoration.slices
@@ -213,10 +219,11 @@ class Engine:
         self._adoption = None
         self._early.clear()
 
-    def interfaces_known(self) -> None:
+    def interfaces_known(self, now_s: float) -> None:
         """All interfaces that are on the bridge have been told by ``port_plugged``."""
         self._interfaces_known = True
         self._ports.interfaces_known()
+        self._take_early(now_s)
 
     @property
     def round_number(self) -> int:
@@ -249,10 +256,18 @@ class Engine:
             self._is_sweeping = True
             self._installer.sweep_found()
             self._ports.sweep_found()
+            self._apply_later(now_s)
         if adoption.has_work:
             adoption.work(limit, now_s)
         if adoption.done:
             self._end_adoption(adoption)
+
+    def _apply_later(self, now_s: float) -> None:
+        """Apply the changes that waited for the ports that they concern."""
+        if self._later is not None:
+            events, self._later = self._later, None
+            for event in events:
+                self.slice_event(event, now_s)
 
     def _end_adoption(self, adoption: Adoption) -> None:
         self._adoption = None
@@ -269,7 +284,10 @@ class Engine:
         self._rejudge.move_epochs()
 
     def packet_in(self, packet: PacketIn, now_s: float) -> None:
-        if self._adoption is not None and not self._packets.knows(packet):
+        # While interfaces are still being told, the port that it is for may be the one not told yet.
+        if self._adoption is not None and not (
+            self._interfaces_known and self._packets.knows(packet)
+        ):
             self._keep_early(packet)
             return
         self._packets.handle(packet, now_s)
@@ -322,6 +340,13 @@ class Engine:
         if isinstance(event, SourceState):
             self._source_state(event, now_s)
             return
+        if self._later is not None and self.cache.is_held(event.slice):
+            if len(self._later) < MAX_LATER:
+                self._later.append(event)
+                return
+            # No switch for a long time: who lost what meanwhile cannot be told in the end.
+            self._past_is_known = False
+            self._apply_later(now_s)
         loading = isinstance(event, Snapshot) and self.cache.whole(event.slice) is None
         applied = self.cache.apply(event)
         self._apply(applied, now_s)
@@ -424,10 +449,13 @@ class Engine:
         if self._changed_ports:
             tags, self._changed_ports = self._changed_ports, []
             self._rejudge.judge_tags(tags, now_s)
-            early, self._early = self._early, []
-            for packet in early:
-                self.packet_in(packet, now_s)
+            self._take_early(now_s)
         self._rejudge.move_epochs()
+
+    def _take_early(self, now_s: float) -> None:
+        early, self._early = self._early, []
+        for packet in early:
+            self.packet_in(packet, now_s)
 
 
 __all__ = ["Engine"]

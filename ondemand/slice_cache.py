@@ -93,6 +93,10 @@ class SliceCache:
             return whole.version
         return self._part.version(name) if name in self._part else None
 
+    def is_held(self, name: str) -> bool:
+        """Whether records of the slice are here: all of it, or some of a neighbor shard."""
+        return self.whole(name) is not None or name in self._part
+
     def versions(self) -> dict[str, int]:
         """All slices held, with their versions."""
         names = [*self._whole, *self._part]

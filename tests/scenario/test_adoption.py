@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ondemand import engine
 from ondemand.messages import Follow, PacketIn
 from tests.support.cloud_edit import change_port, remove_rule
 from tests.support.lab import Lab, MakeLab
@@ -284,7 +285,7 @@ def test_a_packet_of_a_port_that_is_not_known_yet_waits(lab: Lab, family: int) -
     assert lab.send("a", vm.udp("a", "c")).reached == []
     for port, ofport in host.plugged.items():
         host.engine.port_plugged(port, ofport, lab.now_s)
-    host.engine.interfaces_known()
+    host.engine.interfaces_known(lab.now_s)
     assert lab._sent(host.flush()).reached == ["c"]
 
 
@@ -320,3 +321,43 @@ def test_epochs_of_single_addresses_are_read_back(make_lab: MakeLab, family: int
     assert lab.here.engine.world.ports["s"].remote_epochs == remotes
     assert lab.send("s", vm.tcp_reply("s", "a", flags=ACK)).reached == []
     assert lab.send("s", vm.tcp_reply("s", "y", flags=ACK)).reached == ["y"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("change", ["rule removed", "group left", "member left"])
+def test_who_lost_a_right_is_cut_off_though_the_source_was_faster_than_the_interfaces(
+    make_lab: MakeLab, family: int, change: str, *, fresh: bool
+) -> None:
+    """A change must not go by while the ports that it concerns are not here yet."""
+    cloud = one_server(*both("ingress", "tcp", 80, rule_id="staff", group="staff"))
+    lab = make_lab(cloud, hosts=(HERE, THERE))
+    vm = lab.frames(family)
+    assert lab.send("a", vm.tcp("a", "s", 80)).reached == ["s"]
+    assert lab.send("s", vm.tcp_reply("s", "a")).reached == ["a"]
+    lab.here.kill_agent()
+    if change == "rule removed":
+        remove_rule(cloud, "server", f"staff-{family}")
+    elif change == "group left":
+        change_port(cloud, "s", groups=())
+    else:
+        change_port(cloud, "a", groups=("out",))
+    lab.publish()
+    lab.here.start_agent(fresh=fresh, source_first=True)
+    assert lab.send("a", vm.tcp("a", "s", flags=ACK)).reached == []
+    assert lab.send("s", vm.tcp_reply("s", "a", flags=ACK)).reached == []
+
+
+def test_changes_wait_for_ports_only_so_long(
+    lab: Lab, family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_LATER", 0)
+    vm = lab.frames(family)
+    for tp_dst in (80, 443):
+        lab.send("a", vm.tcp("a", "b", tp_dst))
+        lab.send("b", vm.tcp_reply("b", "a", tp_dst))
+    lab.here.kill_agent()
+    remove_rule(lab.cloud, "web", f"tcp-80-{family}")
+    lab.publish()
+    lab.here.start_agent(source_first=True)
+    assert lab.send("a", vm.tcp("a", "b", 80, flags=ACK)).reached == []
+    assert lab.send("a", vm.tcp("a", "b", 443, flags=ACK)).reached == ["b"]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import itertools
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ondemand.addresses import parse_ip
+from ondemand.pipeline import ETH_RARP
 from ondemand.rejudge import UNWATCHED_BUMP_S
 from ondemand.settings import Settings
 from ondemand.slices import Delta
 from tests.support.cloud_edit import change_port
 from tests.support.fake_outcomes import Tunnelled
-from tests.support.frame_builder import build_tcp4, build_tcp6
+from tests.support.frame_builder import build_arp, build_tcp4, build_tcp6
 from tests.support.host_sim import HostSim
 from tests.support.lab import Lab, Sent
 from tests.support.location_reference import Host
@@ -48,6 +49,7 @@ from tests.support.world_builder import HERE, THERE, TUNNELS
 
 _local, _any_port, _group = st.sampled_from(LOCAL), st.sampled_from(PORTS), st.sampled_from(GROUPS)
 _family, _tp_dst = st.sampled_from((4, 6)), st.sampled_from(TCP_PORTS)
+NO_IP = "0.0.0.0"
 _menu = st.lists(st.integers(0, len(MENU) - 1), max_size=3).map(tuple)
 
 
@@ -68,11 +70,11 @@ class Walk(RuleBasedStateMachine):
     """One host; the other one is a hole in the underlay."""
 
     cache_bytes = 1 << 20
-    max_rules_per_port = 25
+    limits = Settings(max_rules=100, max_rules_per_port=25)
 
     def __init__(self) -> None:
         super().__init__()
-        limits = Settings(max_rules=100, max_rules_per_port=self.max_rules_per_port)
+        limits = replace(self.limits)
         # Smaller than the least that a configuration may ask for.
         object.__setattr__(limits, "neighbor_cache_bytes", self.cache_bytes)
         self.lab = self.make_lab(limits)
@@ -95,6 +97,7 @@ class Walk(RuleBasedStateMachine):
         return not (
             host.batching
             or host.is_dead
+            or host.is_reading
             or host.delayed
             or host.feed.error
             or host.feed.inbox
@@ -212,6 +215,7 @@ class Walk(RuleBasedStateMachine):
         if host.feed.error is not None:
             host.feed.come_back()
         host.delayed = False
+        host.read_on()
         host.deliver()
         host.feed.remind()
         host.deliver()
@@ -245,13 +249,21 @@ class Walk(RuleBasedStateMachine):
         self.is_unaware = False
 
     @precondition(lambda self: self.host.is_dead and not self.host.batching)
-    @rule(fresh=st.booleans())
-    def start_agent(self, *, fresh: bool) -> None:
+    @rule(fresh=st.booleans(), is_slow=st.booleans())
+    def start_agent(self, *, fresh: bool, is_slow: bool) -> None:
+        """It may find the source away, and a switch that takes its time to tell what it holds."""
+        self.host.tells_slowly = is_slow
         self.host.start_agent(first_epoch=self.next_port * 1000, fresh=fresh)
 
+    @precondition(lambda self: self.host.is_reading and not self.host.batching)
+    @rule(count=st.sampled_from((1, 5, 20, 100)))
+    def read_on(self, count: int) -> None:
+        self.host.read_on(count)
+
     @precondition(lambda self: not self.host.batching and not self.host.is_dead)
-    @rule(is_restart=st.booleans())
-    def reconnect(self, *, is_restart: bool) -> None:
+    @rule(is_restart=st.booleans(), is_slow=st.booleans())
+    def reconnect(self, *, is_restart: bool, is_slow: bool) -> None:
+        self.host.tells_slowly = is_slow
         if is_restart:
             self.host.restart_switch()
             self.live.clear()
@@ -297,10 +309,13 @@ class Walk(RuleBasedStateMachine):
         eth_dst = target.mac if same else sender.subnet.gateway_mac
         self.next_port += 1
         ends = (sender.mac, eth_dst, ips[0], ips[1])
+        held = self.held
         sent = self.send(src, family, ends, self.next_port, tp_dst, SYN)
-        if not self.is_quiet:
-            return
         arrived = [out for _, out in sent.moves.outcomes if isinstance(out, Tunnelled)]
+        if self.is_quiet and src in held and self.is_shut(src):
+            assert (sent.reached, arrived) == ([], [])
+        if not self.is_quiet or src in self.held | held:
+            return
         found = place(self.vpc, self.reference_host, sender, eth_dst, ips[1])
         expected: list[str] = []
         if src in self.active and may(self.vpc, sender, ips[1], tp_dst, egress=True):
@@ -311,6 +326,8 @@ class Walk(RuleBasedStateMachine):
             if found is not None and may(self.vpc, target, ips[0], tp_dst, egress=False):
                 expected = [found.port]
         assert (sent.reached, arrived) == (expected, [])
+        if dst in self.held:
+            return
         if expected == [dst] and sender.port_security and target.port_security:
             back_mac = sender.mac if same else target.subnet.gateway_mac
             ends = (sender.mac, target.mac, ips[0], ips[1])
@@ -326,7 +343,9 @@ class Walk(RuleBasedStateMachine):
         self.settle()
         if self.is_quiet:
             for live in list(self.live):
-                self.go_on(live, is_reply_first=is_reply_first)
+                # Where both ports are in none, it goes on; else it may wait to be judged anew.
+                if not {live.src, live.dst} & self.held:
+                    self.go_on(live, is_reply_first=is_reply_first)
 
     def go_on(self, live: Live, *, is_reply_first: bool) -> None:
         """A live connection passes while both ends allow it, and is cut when one does not."""
@@ -381,22 +400,39 @@ class Walk(RuleBasedStateMachine):
         change = {"spa": own} if family == 4 else {"src": own}
         if fixed_ip(self.lab.cloud.port_spec(src), family) is None:
             return
+        held = self.held
         sent = self.lab.send(src, vm.who_has(src, wanted, **change))
         assert set(sent.reached) <= {src}
-        if self.is_quiet and src in self.active:
+        if self.is_quiet and src in self.active and src not in self.held | held:
             known = src != dst and sender.subnet.id == target.subnet.id
             assert sent.reached == ([src] if known else [])
+
+    @rule(src=_local, is_rarp=st.booleans())
+    def announce(self, src: str, *, is_rarp: bool) -> None:
+        """A VM that came from another host says where it is; nobody hears of it but the agent."""
+        sender = spec_of(self.vpc, src)
+        if sender is None or src not in self.host.plugged:
+            return
+        ip = fixed_ip(sender, 4)
+        if is_rarp:
+            request = build_arp(opcode=3, sha=sender.mac, spa=NO_IP, tha=sender.mac, tpa=NO_IP)
+            frame = sender.mac.join((b"\xff" * 6, ETH_RARP.to_bytes(2, "big"))) + request[14:]
+        elif ip is not None:
+            frame = build_arp(sha=sender.mac, spa=ip, tpa=ip)
+        else:
+            return
+        assert self.lab.send(src, frame).reached == []
 
     # -- truth -----------------------------------------------------------------------------------
 
     @invariant()
     def everything_installed_is_true(self) -> None:
-        self.host.is_unaware = self.is_unaware
+        self.host.is_unaware = self.is_unaware or self.host.is_reading
         self.lab.check()
 
     def teardown(self) -> None:
         self.settle()
-        self.lab.check()
+        self.everything_installed_is_true()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -405,6 +441,16 @@ class Walk(RuleBasedStateMachine):
         """Ports that are bound here and plugged."""
         here = {port.id for port in self.vpc.ports if port.host.id == HERE}
         return here & set(self.host.plugged)
+
+    @property
+    def held(self) -> set[str]:
+        """Ports in quarantine."""
+        return set(self.host.engine.quarantined)
+
+    def is_shut(self, port: str) -> bool:
+        """Whether quarantine ends all new flows of the port (test_quarantine_gaps tells of the others)."""
+        local = self.host.engine.world.ports[port]
+        return local.record.port_security and not local.remote_epochs
 
     @property
     def reference_host(self) -> Host:
@@ -458,6 +504,33 @@ class TightWalk(Walk):
         self.lab.advance(UNWATCHED_BUMP_S)
 
 
+class FloodWalk(Walk):
+    """A few packets that lead nowhere put their port in quarantine."""
+
+    limits = Settings(
+        max_rules=100, max_rules_per_port=25, flood_rate=10, flood_burst=40, quarantine_max_s=4
+    )
+
+    def switch_port_security_off(self, *, is_seen: bool) -> None:
+        """No step of this walk: test_quarantine_gaps tells why."""
+
+    @rule(src=_local, family=_family, count=st.integers(1, 15))
+    def scan(self, src: str, family: int, count: int) -> None:
+        """First packets to addresses that nobody has."""
+        sender = spec_of(self.vpc, src)
+        if sender is None or src not in self.host.plugged:
+            return
+        ip = fixed_ip(sender, family)
+        for number in range(count if ip is not None else 0):
+            target = parse_ip(
+                f"10.0.2.{100 + number}" if family == 4 else f"fd00:2::{100 + number}"
+            )
+            ends = (sender.mac, sender.subnet.gateway_mac, ip, target)
+            self.next_port += 1
+            sent = self.send(src, family, ends, self.next_port, 80, SYN)
+            assert sent.reached == []
+
+
 def _tcp(
     family: int, ends: tuple[bytes, bytes, bytes, bytes], tp_src: int, tp_dst: int, flags: int
 ) -> bytes:
@@ -494,5 +567,7 @@ _settings = settings(
 
 TestWalk = Walk.TestCase
 TestWalk.settings = _settings
+TestFloodWalk = FloodWalk.TestCase
+TestFloodWalk.settings = settings(_settings, max_examples=15)
 TestTightWalk = TightWalk.TestCase
 TestTightWalk.settings = settings(_settings, max_examples=15)

@@ -8,6 +8,7 @@ that counts seconds follows this clock: timeouts of rules and of connections, me
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import Final
 
 from controller_app.vswitchd_control import Control
@@ -26,6 +27,7 @@ class ClockedOvs(ComputeHost):
     def __init__(self, run: LabRun, label: str, tunnel_address: str, peers: list[str]) -> None:
         """``peers``: tunnel addresses of other hosts, which all have ``PEER_MAC``."""
         self.control: Control
+        self._cpu = max(os.sched_getaffinity(0))
         self._peers = dict.fromkeys(peers, PEER_MAC)
         super().__init__(
             run,
@@ -41,6 +43,9 @@ class ClockedOvs(ComputeHost):
         if was_down:
             self.control = Control(self._unixctl("ovs-vswitchd"))
             self.control.run("time/stop")
+            # What it sends stays in order: the kernel has a queue for each CPU that packets come from.
+            if self.vswitchd_pid is not None:
+                os.sched_setaffinity(self.vswitchd_pid, {self._cpu})
             if PHYSICAL_BRIDGE in self.vsctl("list-br").split():
                 self._know_peers()
 

@@ -2,8 +2,12 @@
 
 Interfaces of VMs are veth pairs that are put into the bridge and taken out of it. The tunnel is a real
 VXLAN port: what it sends is caught on the wire behind the physical bridge, and what it receives comes
-from there, both with all headers of the underlay. A marker frame follows each frame through the same
-queue and comes out everywhere, so that "nothing came out" is known without waiting for a time.
+from there, both with all headers of the underlay. A marker goes through the same queue as a frame and
+comes out everywhere and at the controller, so that "nothing came out" is known without waiting for a
+time. Two things could make a marker overtake a frame. The kernel queues what comes from different CPUs
+apart: so the thread that makes the far ends, and the switch, stay on one CPU each. And of the frames that
+the switch receives in one batch, those without a megaflow are served first: so it is the second marker
+that counts, sent when the first has come to the controller.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ class FarEnds:
         self._node = node
         self._bridge = bridge
         self._markers = 0
+        self._cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(self._cpus)})
         #: OpenFlow port -> number of its veth pair, of those in the bridge.
         self._pairs: dict[int, int] = {}
         self._sockets: dict[int, socket.socket] = {}
@@ -61,6 +67,7 @@ class FarEnds:
         self._vsctl_add("in0", MARKER_PORT)
 
     def close(self) -> None:
+        os.sched_setaffinity(0, self._cpus)
         self._wire.close()
         for sock in self._sockets.values():
             sock.close()
@@ -119,42 +126,36 @@ class FarEnds:
 
     # -- frames ----------------------------------------------------------------------------------
 
-    def send(self, ofport: int, frame: bytes) -> bytes:
-        """Send a frame to a port, and a marker behind it: the marker."""
-        sock = self._sockets[self._pairs[ofport]]
-        sock.send(frame)
-        marker = self._next_marker()
-        sock.send(marker)
-        return marker
+    def send(self, ofport: int, frame: bytes) -> None:
+        self._sockets[self._pairs[ofport]].send(frame)
 
-    def send_by_tunnel(self, vni: int, frame: bytes, tun_src: bytes) -> bytes:
-        """Send a frame to the tunnel port from another host, and a marker behind it: the marker."""
+    def send_by_tunnel(self, vni: int, frame: bytes, tun_src: bytes) -> None:
+        """Send a frame to the tunnel port from another host."""
         self._wire.send(_encapsulated(vni, frame, tun_src))
-        marker = self._next_marker()
-        self._wire.send(_encapsulated(MARKER_VNI, marker, tun_src))
-        return marker
 
-    def send_marker(self) -> bytes:
-        marker = self._next_marker()
-        self._sockets[0].send(marker)
+    def mark(self, ofport: int) -> bytes:
+        """Send a marker behind all that was sent to this port: the marker."""
+        self._markers += 1
+        marker = _MARKER + self._markers.to_bytes(8, "big") + bytes(40)
+        if ofport == MARKER_PORT:
+            self._sockets[0].send(marker)
+        elif ofport == self.tunnel_port:
+            self.send_by_tunnel(MARKER_VNI, marker, parse_ip(MARKER_HOST))
+        else:
+            self.send(ofport, marker)
         return marker
 
     def until(self, marker: bytes) -> list[Delivered | Tunnelled]:
-        """What came out at all ports and at the tunnel before the marker did."""
+        """What came out at all ports and at the tunnel before the marker did, without other markers."""
         found: list[Delivered | Tunnelled] = []
-        for _ in _until(self._sockets[0], marker):
-            raise RuntimeError("something other than a marker came out at the port for markers")
+        for data in _until(self._sockets[0], marker):
+            raise RuntimeError(f"the port for markers got {data.hex()}")
         for ofport, pair in self._pairs.items():
             found += [Delivered(ofport, data) for data in _until(self._sockets[pair], marker)]
         if self.tunnel_port:
-            for data in _until(self._wire, marker, _OUTER_BYTES):
-                if _is_vxlan(data):
-                    found.append(_decapsulated(data))
+            outer = _until(self._wire, marker, _OUTER_BYTES)
+            found += [_decapsulated(data) for data in outer if _is_vxlan(data)]
         return found
-
-    def _next_marker(self) -> bytes:
-        self._markers += 1
-        return _MARKER + self._markers.to_bytes(8, "big") + bytes(40)
 
     def _raw_socket(self, interface: str) -> socket.socket:
         """A socket stays in the namespace that its thread was in when it was made."""
@@ -175,14 +176,18 @@ class FarEnds:
 
 
 def _until(sock: socket.socket, marker: bytes, skip: int = 0) -> Iterator[bytes]:
-    """What is received before a frame that is the marker behind its first ``skip`` bytes."""
+    """What is received before a frame that is the marker behind its first ``skip`` bytes.
+
+    Other markers are left out.
+    """
     while True:
         data, address = sock.recvfrom(65536)
         if address[2] == socket.PACKET_OUTGOING:
             continue
         if data[skip:] == marker:
             return
-        yield data
+        if not data[skip:].startswith(_MARKER):
+            yield data
 
 
 def _drain(sock: socket.socket) -> None:

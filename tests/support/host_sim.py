@@ -7,6 +7,7 @@ The engine is called as the agent calls it. Effects reach the switch at once, or
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,28 @@ class FoundList:
         return self._found.pop(0) if self._found else None
 
 
+class SlowFound:
+    """What a switch holds, told only as far as it is ``released``, a number of rules."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self.released: float = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self._found.is_complete
+
+    @property
+    def has_next(self) -> bool:
+        return self.released > 0 and self._found.has_next
+
+    def next(self) -> FoundRule | None:
+        if not self.has_next:
+            return None
+        self.released -= 1
+        return self._found.next()
+
+
 class HostSim:
     """One host in a fabric.
 
@@ -54,6 +77,7 @@ class HostSim:
         tunnel_port: OpenFlow port of the VXLAN interface, 0 while there is none.
         delayed: when set, what the source says stays in ``feed.inbox`` until ``deliver``.
         is_unaware: news were lost on their way, and nothing has told the host so yet.
+        tells_slowly: when set, the switch that is found tells its rules as ``read_on`` lets it.
         warnings: every warning so far.
     """
 
@@ -86,6 +110,8 @@ class HostSim:
         self.tunnel_port = 0
         self.delayed = False
         self.is_unaware = False
+        self.tells_slowly = False
+        self._telling: SlowFound | None = None
         self.warnings: list[str] = []
         self._batching = False
         self._next_ofport = FIRST_PORT
@@ -116,7 +142,7 @@ class HostSim:
         """The agent starts and finds an empty switch."""
         self.engine.start()
         self.engine.switch_connected()
-        self.engine.interfaces_known()
+        self.engine.interfaces_known(self.fabric.now_s)
         self.flush()
         if tunnel:
             self.plug_tunnel()
@@ -128,7 +154,21 @@ class HostSim:
 
     def connected_again(self) -> Moves:
         """The agent reads back what the switch holds."""
-        self.engine.switch_connected(*self._found())
+        static, found, round_number = self._found()
+        self._telling = SlowFound(found) if self.tells_slowly else None
+        self.engine.switch_connected(static, self._telling or found, round_number)
+        return self.flush()
+
+    @property
+    def is_reading(self) -> bool:
+        """The switch has not told all that it holds."""
+        return self._telling is not None and not self._telling.is_complete
+
+    def read_on(self, count: float = math.inf) -> Moves:
+        """The switch tells so many rules more."""
+        if self._telling is None:
+            return Moves()
+        self._telling.released += count
         return self.flush()
 
     def _found(self) -> tuple[list[tuple[int, Rule]], Found, int]:
@@ -154,13 +194,17 @@ class HostSim:
     def kill_agent(self) -> None:
         """The agent dies; the switch stays as it is, what was not sent is lost."""
         self.is_dead = True
+        self._telling = None
         self._save()
         self.feed = SliceFeed(self._store)
 
-    def start_agent(self, *, first_epoch: int = 1_000_000, fresh: bool = False) -> Moves:
+    def start_agent(
+        self, *, first_epoch: int = 1_000_000, fresh: bool = False, source_first: bool = False
+    ) -> Moves:
         """Another agent starts and reads back what the switch holds.
 
-        It knows what the earlier one held, unless it starts ``fresh``.
+        It knows what the earlier one held, unless it starts ``fresh``. With ``source_first`` it hears
+        of all changes before it knows a single interface.
         """
         self.is_dead = False
         self.engine = self._make_engine(first_epoch)
@@ -169,8 +213,17 @@ class HostSim:
             self.engine.start()
         else:
             self.engine.start(copy.deepcopy(self.saved))
-        self._tell_interfaces()
-        moves = self.connected_again()
+        moves = Moves()
+        if source_first:
+            for request in self.engine.take().requests:
+                self.feed.ask(request)
+            _extend(moves, self.connected_again())
+            _extend(moves, self.deliver())
+            self._tell_interfaces()
+            _extend(moves, self.flush())
+        else:
+            self._tell_interfaces()
+            _extend(moves, self.connected_again())
         _extend(moves, self.deliver())
         return moves
 
@@ -178,7 +231,7 @@ class HostSim:
         self.engine.tunnel_plugged(self.tunnel_port)
         for port, ofport in self.plugged.items():
             self.engine.port_plugged(port, ofport, self.fabric.now_s)
-        self.engine.interfaces_known()
+        self.engine.interfaces_known(self.fabric.now_s)
 
     def _make_engine(self, first_epoch: int) -> Engine:
         return Engine(
