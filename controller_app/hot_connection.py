@@ -39,6 +39,7 @@ from controller_app.decode import (
     split,
     xid_of,
 )
+from controller_app.fair_order import Place, in_turns
 from controller_app.flow_mod import VERSION
 from controller_app.flow_stats import MULTIPART_REPLY_HEAD
 from controller_app.owner import Owner, OwnerLoan, is_owners
@@ -242,39 +243,74 @@ class HotDatapath(controller.Datapath):
             )
 
     def _take(self, buf: bytes) -> bytes:
-        """Handle the whole messages in ``buf`` and return what follows them."""
+        """Handle the whole messages in ``buf`` and return what follows them.
+
+        The owner's packet-ins come last, the ports by turns.
+        """
         overloaded = self._writer.waiting_bytes >= HIGH_WATER_BYTES
-        end, handed_over = 0, 0
-        for head, start, end in split(buf):
-            owner = self._owner
-            try:
-                if owner is None:
-                    self._dispatch(buf[start:end])
-                    continue
-                if head == PACKET_IN_HEAD and is_ours(packet_in_cookie(buf, start, end)):
-                    if overloaded:
-                        self._counters.overload_drops += 1
-                        continue
-                    owner.packet_in(self._decoder.decode(buf, start, end))
-                elif head == FLOW_REMOVED_HEAD and is_ours(flow_removed_cookie(buf, start, end)):
-                    owner.flow_removed(decode_flow_removed(buf, start, end))
-                elif head == MULTIPART_REPLY_HEAD and is_owners(xid_of(buf, start)):
-                    owner.statistics(buf[start:end])
+        end = 0
+        packet_ins: list[Place] = []
+        broken: MalformedMessage | _ConnectionEnd | None = None
+        try:
+            for head, start, end in split(buf):
+                owner = self._owner
+                if (
+                    owner is not None
+                    and head == PACKET_IN_HEAD
+                    and is_ours(packet_in_cookie(buf, start, end))
+                ):
+                    packet_ins.append((start, end))
                 else:
-                    if head == ERROR_HEAD:
-                        owner.error(*decode_error(buf, start, end))
-                    self._dispatch(buf[start:end])
-            except MalformedMessage as error:
-                # One message, of known length: what follows it is good again.
-                self._counters.malformed += 1
-                LOG.warning("%s sent %s", self, error)
-            handed_over += 1
-            if handed_over % BATCH_MESSAGES == 0:
-                self._collect()
+                    self._take_one(owner, head, buf, start, end)
+        except (MalformedMessage, _ConnectionEnd) as error:
+            # What came before is good.
+            broken = error
+        if overloaded:
+            self._counters.overload_drops += len(packet_ins)
+        elif packet_ins:
+            self._take_packet_ins(buf, packet_ins)
+        if broken is not None:
+            raise broken
         rest = buf[end:]
         if rest:
             self._check_version(rest[0], rest[1] if len(rest) > 1 else _HELLO)
         return rest
+
+    def _take_one(self, owner: Owner | None, head: int, buf: bytes, start: int, end: int) -> None:
+        """Any message but a packet-in of the owner's."""
+        if owner is None:
+            self._dispatch(buf[start:end])
+            return
+        try:
+            if head == FLOW_REMOVED_HEAD and is_ours(flow_removed_cookie(buf, start, end)):
+                owner.flow_removed(decode_flow_removed(buf, start, end))
+            elif head == MULTIPART_REPLY_HEAD and is_owners(xid_of(buf, start)):
+                owner.statistics(buf[start:end])
+            else:
+                if head == ERROR_HEAD:
+                    owner.error(*decode_error(buf, start, end))
+                self._dispatch(buf[start:end])
+        except MalformedMessage as error:
+            self._tell_malformed(error)
+
+    def _take_packet_ins(self, buf: bytes, places: list[Place]) -> None:
+        owner = self._owner
+        decode = self._decoder.decode
+        ordered = in_turns(buf, places) if len(places) > BATCH_MESSAGES else places
+        for number, (start, end) in enumerate(ordered, 1):
+            if owner is None:
+                return
+            try:
+                owner.packet_in(decode(buf, start, end))
+            except MalformedMessage as error:
+                self._tell_malformed(error)
+            if number % BATCH_MESSAGES == 0:
+                self._collect()
+
+    def _tell_malformed(self, error: MalformedMessage) -> None:
+        """One message, of known length: what follows it is good again."""
+        self._counters.malformed += 1
+        LOG.warning("%s sent %s", self, error)
 
     def _check_version(self, version: int, kind: int) -> None:
         """All messages have the negotiated version, but for hello (OpenFlow 1.3.5 section 6.3.1)."""

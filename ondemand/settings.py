@@ -38,7 +38,7 @@ class Settings:
     #: Packet-ins per second of one port that the switch lets through; 0 switches meters off. 0..10^7
     meter_rate: int = 5_000
     #: Packet-ins of one port that may come at once before its rate counts. 1..10^7
-    meter_burst: int = 2_000
+    meter_burst: int = 500
     #: Packet-ins per second of one port that the agent handles, a second line behind the meter. 1..10^7
     admission_rate: int = 10_000
     #: Packet-ins of one port handled at once before its rate counts. 1..10^7
@@ -47,7 +47,7 @@ class Settings:
     #: new flows are put in quarantine. 1..10^7
     flood_rate: int = 4_000
     #: Packet-ins of one port, counted so, that may come at once before flood_rate counts. 1..10^7
-    flood_burst: int = 8_000
+    flood_burst: int = 4_000
     #: Seconds of the longest quarantine; 0 switches quarantine off. 0..3600
     quarantine_max_s: int = 8
     #: Packets that wait for a record, in all. 1..10^6

@@ -100,7 +100,7 @@ def test_the_switch_connects_and_its_packets_come_in(switch):
 
 
 def test_what_the_owner_wants_sent_reaches_the_switch(switch):
-    rule = PIPELINE.deliver.rule(zone=3, ofport=4)
+    rule = PIPELINE.deliver.rule(zone=3, port=5, ofport=4)
     switch.send(ENCODER.add(rule, COOKIE))
     wait_until(lambda: switch.node.rule_count(BRIDGE) == 1)
     switch.send(ENCODER.add(Rule(PIPELINE.location_miss, (1, 99)), COOKIE + 1))  # no such meter

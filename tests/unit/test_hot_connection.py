@@ -209,7 +209,11 @@ def test_messages_with_our_cookie_go_to_the_owner_and_others_to_the_apps(bench):
     assert bench.app.next(ofp_event.EventOFPPacketIn).msg.match["in_port"] == 2
     assert bench.app.next(ofp_event.EventOFPFlowRemoved).msg.cookie == FOREIGN_COOKIE
     assert bench.app.count(ofp_event.EventOFPPacketIn) == 0
-    assert bench.owner.names() == ["connected", "packet_in", "flow_removed", "packet_in"]
+    # Of one read the packet-ins come last; it may have taken two.
+    assert bench.owner.names() in (
+        ["connected", "flow_removed", "packet_in", "packet_in"],
+        ["connected", "packet_in", "flow_removed", "packet_in"],
+    )
 
 
 def test_errors_go_to_the_owner_and_to_the_apps(bench):
