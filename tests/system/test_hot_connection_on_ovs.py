@@ -138,7 +138,7 @@ def test_a_switch_that_has_more_to_say_than_is_read_is_read_while_it_is_written_
     wait_until(lambda: switch.node.rule_count(BRIDGE) == count, timeout_s=20)
     switch.send(ENCODER.delete_matching(MAGIC_VALUE, MAGIC_MASK) + adds * rounds)
     wait_until(lambda: len(switch.owner.calls) > count, timeout_s=20)
-    marker = PIPELINE.deliver.rule(zone=1, ofport=1)
+    marker = PIPELINE.deliver.rule(zone=1, port=5, ofport=1)
     switch.send(ENCODER.add(marker, COOKIE))
     wait_until(lambda: switch.node.rule_count(BRIDGE) == count + 1, timeout_s=20)
     removed = {message.cookie for message in switch.owner.arguments("flow_removed")}
