@@ -73,7 +73,7 @@ class StreamTarget(MessageTarget):
         # What closes it may be another reason: of a piece the version is looked at first.
         calls, other_end = self._take(pieces)
         # Of one read the packet-ins come last, and by turns of their ports.
-        assert (sorted(calls), bool(other_end)) == (sorted(whole), bool(end)), (
+        assert (sorted(calls, key=repr), bool(other_end)) == (sorted(whole, key=repr), bool(end)), (
             "cut in two, it tells something else"
         )
         names = sorted({name for name, _ in whole})
