@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks import vpc
 from controller_app.agent import Agent
 from controller_app.hot_listener import install
-from controller_app.ovsdb_ports import PortSeen, TunnelSeen
+from controller_app.ovsdb_ports import InterfacesTold, PortSeen, TunnelSeen
 from controller_app.run import GC_THRESHOLDS
 from controller_app.sqlite_store import SqliteStore
 from ondemand.addresses import parse_ip
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     agent.post(TunnelSeen("vxlan0", TUNNEL_PORT))
     for number in range(1, options.ports + 1):
         agent.post(PortSeen(vpc.port_id(number), f"tap{number}", number, None))
+    agent.post(InterfacesTold("br-int"))
     install(agent)
     manager.instantiate_apps(**manager.create_contexts())
     gc.collect()

@@ -30,6 +30,7 @@ from mininet_topos.ovs_host import INTEGRATION_BRIDGE, VXLAN_PORT, ComputeHost
 from mininet_topos.processes import Background
 from mininet_topos.vm import Vm, VmSpec
 from ondemand.goal_state import compile_goal_state, encode_slices
+from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE
 
 NAMES: Final = ("a", "b", "c")
 MACS: Final = {"a": "fa:16:3e:00:00:0a", "b": "fa:16:3e:00:00:0b", "c": "fa:16:3e:00:00:0c"}
@@ -153,6 +154,7 @@ class OnDemandSite:
             config = host.directory / "agent.toml"
             config.write_text(self._config(host))
             argv = [sys.executable, "-m", "controller_app.cli", "run", "--config", str(config)]
+            argv.append("--fresh")
             self._agents.append(host.spawn("agent", pinned(argv, self.site.controller_core(host))))
         for host, agent in zip(self.site.hosts, self._agents, strict=True):
             wait_for(
@@ -162,10 +164,12 @@ class OnDemandSite:
             )
 
     def restart_agents(self) -> None:
-        """Have new agents, whose switches hold no on-demand rules."""
+        """Have new agents, whose switches hold no on-demand rules: they would adopt them."""
         for agent in self._agents:
             agent.stop()
         self._agents.clear()
+        for host in self.site.hosts:
+            host.ofctl("del-flows", INTEGRATION_BRIDGE, f"cookie={MAGIC_VALUE:#x}/{MAGIC_MASK:#x}")
         self.start_agents()
         self._wait_until_programmed()
         wait_for(
@@ -220,6 +224,8 @@ controller = "tcp:127.0.0.1:6653"
 file = "{self._store}"
 [rules]
 match = "{self._match}"
+[state]
+holdings_file = "{host.directory}/agent.holdings"
 """
 
 

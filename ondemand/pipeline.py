@@ -748,8 +748,8 @@ class Pipeline:
     def _quarantine(self) -> None:
         """Drops all new flows of one port by few and coarse matches, so that they meet few megaflows.
 
-        Above the exact answers in RESPONDER and the verdicts of untracked flows; in EGRESS_STATE below
-        what has been judged. Not for connections that are to be judged again: they are not new.
+        Above the exact answers in RESPONDER, the epochs in EGRESS_STATE and the verdicts of untracked
+        flows. Not for connections that are judged, or to be judged again: they have a mark.
         """
         new = CtState.NEW | CtState.TRK
         zone = Eq(Field.REG6, _ZONE)
@@ -765,8 +765,8 @@ class Pipeline:
             self._shape(
                 "quarantine_new",
                 Table.EGRESS_STATE,
-                P_EXACT + 10,
-                [zone, Eq(Field.CT_STATE, new, new)],
+                P_GUARD,
+                [zone, Eq(Field.CT_STATE, new, new), Eq(Field.CT_MARK, 0)],
                 [],
             ),
             self._shape(

@@ -92,7 +92,6 @@ class PortManager:
         for port in self._world.ports.values():
             self._set_meter(port)
             self._program(port)
-            self.quarantine(port, port.quarantine_s)
         self.settle_all()
 
     def _read_back(self, found: Iterable[FoundPort]) -> None:
@@ -313,6 +312,7 @@ class PortManager:
         meter = port.zone if self._settings.meter_rate else 0
         rules = port_rules(self._pipeline, port, self._tunnel_port, meter, self._own_macs(port))
         self._installer.set_static(_name(port), rules, late=late)
+        self._installer.set_static(_quarantine(port), quarantine_rules(self._pipeline, port))
 
     def _own_macs(self, port: LocalPort) -> list[bytes]:
         """The MACs of a port by which frames from a tunnel reach it.

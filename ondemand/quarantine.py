@@ -61,10 +61,13 @@ class Quarantine:
 
     def holds(self, zone: int) -> bool:
         """Whether the port is in quarantine, so that what it sent before need not be looked at."""
-        return zone in self._held
+        held = self._held.get(zone)
+        return held is not None and held[0].record.port_security
 
     def charge(self, port: LocalPort, cost: int, now_s: float) -> None:
-        """A packet-in of the port cost so much."""
+        """A packet-in of the port cost so much. A port without port security is trusted."""
+        if not port.record.port_security:
+            return
         account = self._accounts.get(port.zone)
         if account is None:
             account = _Account(TokenBucket(self._rate, self._burst, now_s))

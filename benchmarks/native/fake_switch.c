@@ -525,7 +525,8 @@ static void reply_multipart(const uint8_t *m, size_t length)
 {
     uint16_t type = length >= 10 ? get16(m + 8) : 0xffff;
     uint32_t ports = plan.head.ports + 1;
-    size_t body = type == 0 ? 1056 : type == 13 ? ports * 64 : 0;
+    /* Description, aggregate (of no flows), ports. There are no flows and no meters to tell of. */
+    size_t body = type == 0 ? 1056 : type == 2 ? 24 : type == 13 ? ports * 64 : 0;
     uint8_t *r = message(&peer, OFPT_MULTIPART_REPLY, 16 + body, get32(m + 4));
     put16(r + 8, type);
     if (type == 0)

@@ -21,10 +21,6 @@ def scan(lab: Lab, family: int, count: int = 30) -> None:
         lab.send("a", vm.udp("a", "b", dst=dst))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Quarantine charges ports without port security too; the agent then ignores their packet-ins",
-)
 def test_a_port_without_port_security_is_in_none(family: int) -> None:
     lab = Lab(office(), hosts=(HERE, THERE), settings=SETTINGS)
     change_port(lab.cloud, "a", port_security=False, groups=(), pairs=())
@@ -34,10 +30,6 @@ def test_a_port_without_port_security_is_in_none(family: int) -> None:
     assert lab.send("a", lab.frames(family).udp("a", "c")).reached == ["c"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the rules of a quarantine stay when the port's port security is switched off",
-)
 def test_it_ends_with_port_security(family: int) -> None:
     lab = Lab(office(), hosts=(HERE, THERE), settings=SETTINGS)
     scan(lab, family)
@@ -48,9 +40,6 @@ def test_it_ends_with_port_security(family: int) -> None:
     assert lab.send("a", lab.frames(family).udp("a", "c")).reached == ["c"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the rules with an epoch for one remote address are above quarantine_new"
-)
 def test_an_epoch_for_one_address_is_no_way_out(family: int) -> None:
     """New flows end too where a policy that became narrower for one address gave it an epoch."""
     cloud = office()

@@ -450,7 +450,7 @@ class Walk(RuleBasedStateMachine):
     def is_shut(self, port: str) -> bool:
         """Whether quarantine ends all new flows of the port (test_quarantine_gaps tells of the others)."""
         local = self.host.engine.world.ports[port]
-        return local.record.port_security and not local.remote_epochs
+        return local.record.port_security
 
     @property
     def reference_host(self) -> Host:
@@ -510,9 +510,6 @@ class FloodWalk(Walk):
     limits = Settings(
         max_rules=100, max_rules_per_port=25, flood_rate=10, flood_burst=40, quarantine_max_s=4
     )
-
-    def switch_port_security_off(self, *, is_seen: bool) -> None:
-        """No step of this walk: test_quarantine_gaps tells why."""
 
     @rule(src=_local, family=_family, count=st.integers(1, 15))
     def scan(self, src: str, family: int, count: int) -> None:

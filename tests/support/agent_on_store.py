@@ -42,6 +42,8 @@ class AgentOnStore:
         for ofport, port_id in enumerate(port_ids, start=1):
             self.engine.port_plugged(port_id, ofport, 0.0)
             self.serve()
+        self.engine.interfaces_known(0.0)
+        self.engine.work(0.0)
 
     def serve(self) -> list[Rule]:
         """Answer what the engine asks; the rules that it adds meanwhile."""

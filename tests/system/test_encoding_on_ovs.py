@@ -132,11 +132,13 @@ def test_another_apps_rules_stay_when_all_of_ours_are_deleted(node, client):
 def test_the_same_match_replaces_and_takes_the_new_cookie(node, client):
     first, second = (
         PIPELINE.deliver.rule(zone=1, port=5, ofport=5),
-        PIPELINE.deliver.rule(zone=1, ofport=6),
+        PIPELINE.deliver.rule(zone=1, port=5, ofport=6),
     )
     client.send(ENCODER.add(first, COOKIE) + ENCODER.add(second, COOKIE + 1))
     assert errors(client.barrier()) == []
-    assert dumped(node, BYTES) == {COOKIE + 1: "table=90, priority=200,reg7=0x1 actions=output:6"}
+    assert dumped(node, BYTES) == {
+        COOKIE + 1: "table=90, priority=200,reg7=0x1 actions=set_field:0x5->reg2,output:6"
+    }
 
 
 def removals(client, count):

@@ -275,8 +275,10 @@ def test_only_protocols_that_conntrack_tells_apart_are_tracked() -> None:
 
 @pytest.mark.parametrize("register", [Field.REG6, Field.REG7])
 def test_zone_and_epoch_are_arguments_and_never_constants(register: Field) -> None:
+    # One matches nothing, the other what nobody has judged.
+    constant = (PIPELINE.owner, *PIPELINE.quarantine)
     for shape in SHAPES:
         for item in shape.match:
-            if item.field in (register, Field.CT_MARK) and shape is not PIPELINE.owner:
+            if item.field in (register, Field.CT_MARK) and shape not in constant:
                 assert isinstance(item, Eq)
                 assert isinstance(item.value, Arg), shape.name
