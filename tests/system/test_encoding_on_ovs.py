@@ -281,3 +281,23 @@ def test_packet_ins_through_conntrack_are_read_as_by_another_decoder(lab_machine
 def fields(packet):
     names = (n for n in dir(PacketIn) if not n.startswith("_"))
     return {name: getattr(packet, name) for name in names}
+
+
+def zones_with_connections(node):
+    lines = node.appctl("dpctl/dump-conntrack", "netdev@ovs-netdev").splitlines()
+    return sorted(int(line.partition("zone=")[2].partition(",")[0]) for line in lines)
+
+
+def test_a_zone_is_flushed_and_no_other(node, client):
+    frame = build_udp4().hex()
+    for zone in (7, 8):
+        node.ofctl(
+            "packet-out", BYTES, f"in_port=local packet={frame} actions=ct(commit,zone={zone})"
+        )
+    assert zones_with_connections(node) == [7, 8]
+    client.send(ENCODER.flush_zone(7))
+    assert errors(client.barrier()) == []
+    assert zones_with_connections(node) == [8]
+    client.send(ENCODER.flush_zone(8) + ENCODER.flush_zone(9))
+    assert errors(client.barrier()) == []
+    assert zones_with_connections(node) == []
