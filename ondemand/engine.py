@@ -257,6 +257,7 @@ class Engine:
             self._installer.sweep_found()
             self._ports.sweep_found()
             self._apply_later(now_s)
+            self._take_early(now_s)
         if adoption.has_work:
             adoption.work(limit, now_s)
         if adoption.done:
