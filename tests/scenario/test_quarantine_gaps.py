@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ondemand.settings import Settings
 from tests.support.cloud_edit import change_port, set_rules
 from tests.support.lab import Lab
