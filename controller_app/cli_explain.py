@@ -12,17 +12,16 @@ from controller_app.explain import explain
 from controller_app.explain_flow import FlowError
 from controller_app.explain_store import ExplainError, Store
 from controller_app.explain_text import json_of, text_of
-from controller_app.sqlite_store import SqliteStore
+from controller_app.source_factory import SliceStore, open_source, open_store
 from controller_app.switch_query import SwitchQueryError
 
 
 @click.command("explain")
 @click.option(
     "--store",
-    "store_path",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The slice store, an SQLite file; by default, that of --config.",
+    "place",
+    metavar="FILE|URL",
+    help="The slice store: an SQLite file, or nats://HOST:PORT[/STREAM]; by default, that of --config.",
 )
 @click.option(
     "--port",
@@ -82,7 +81,7 @@ from controller_app.switch_query import SwitchQueryError
 @click.argument("flow", metavar="[FLOW]", required=False)
 def command(
     *,
-    store_path: Path | None,
+    place: str | None,
     port_id: str | None,
     host: str | None,
     match: str | None,
@@ -136,7 +135,7 @@ def command(
         raise click.UsageError("--switch names the socket of one bridge; leave out --bridge")
     try:
         config = None if config_path is None else load_config(config_path)
-        with errors_to_exit(), SqliteStore(_store_path(store_path, config)) as store:
+        with errors_to_exit(), _open(place, config) as store:
             if flow is not None and port_id is not None:
                 if match is None and config is not None:
                     match = "connection" if config.settings.match_connection else "service"
@@ -205,16 +204,12 @@ def _check_question(
         raise click.UsageError("--reply goes with FLOW")
 
 
-def _store_path(given: Path | None, config: AgentConfig | None) -> Path:
-    if given is not None:
-        return given
+def _open(place: str | None, config: AgentConfig | None) -> SliceStore:
+    if place is not None:
+        return open_store(place)
     if config is None:
         raise click.UsageError("missing option '--store', or --config with the agent's")
-    if config.source_kind != "sqlite":
-        raise click.UsageError(
-            f"the agent's slices come from {config.source_kind}; give --store with an SQLite file"
-        )
-    return config.source_file
+    return open_source(config)
 
 
 def _packet(

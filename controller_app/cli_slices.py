@@ -17,18 +17,17 @@ from controller_app.slice_report import (
     show_record,
     show_slice,
 )
-from controller_app.sqlite_store import SqliteStore
+from controller_app.source_factory import open_store
 from ondemand.goal_problems import did_you_mean
 from ondemand.publishing import Payloads, SliceCounts
 from ondemand.slices import kind_of
 
 _store_option = click.option(
     "--store",
-    "store_path",
+    "place",
     required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The slice store, an SQLite file.",
+    metavar="FILE|URL",
+    help="The slice store: an SQLite file, or nats://HOST:PORT[/STREAM].",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 _state_argument = click.argument(
@@ -62,36 +61,37 @@ def slices() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @_json_option
 def publish(
-    state_path: Path, store_path: Path, *, keep_others: bool, dry_run: bool, as_json: bool
+    state_path: Path, place: str, *, keep_others: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Make the store hold what STATE.yaml says.
 
     STATE.yaml is checked as a whole first; with any mistake in it nothing is written. Only what
-    differs is written, in one transaction, so publishing twice is harmless. The store is created
-    when there is none. What STATE.yaml does not say is removed, unless --keep-others is given.
+    differs is written, so publishing twice is harmless: into a file in one transaction, into NATS in one
+    for each slice. The store is created when there is none. What STATE.yaml does not say is removed, unless --keep-others is given.
 
     \b
     Examples:
       ondemand slices publish examples/two-subnets.yaml --store /tmp/slices.db
       ondemand slices publish tenant-a.yaml --store slices.db --keep-others
       ondemand slices publish state.yaml --store slices.db --dry-run --json
+      ondemand slices publish state.yaml --store nats://192.0.2.1:4222
 
     Exit code: 0 published (or nothing to do), 2 error.
     """  # noqa: D301 - click reads the \b
     with errors_to_exit():
         desired: Mapping[str, Payloads] = _load(state_path)
         if dry_run:
-            written = _would_write(store_path, desired, keep_others=keep_others)
+            written = _would_write(place, desired, keep_others=keep_others)
         else:
             with (
-                SqliteStore(store_path, writer=True) as store,
+                open_store(place, writer=True) as store,
                 progress_bar("publishing") as progress,
             ):
-                if keep_others and store_path.exists():
+                if keep_others and store.is_there():
                     desired = scope(store, desired, keep_others=True)
                 result = store.publish(desired, replace_all=not keep_others, progress=progress)
             written = {name: one for name, one in result.slices.items() if one.written}
-    report_written(store_path, dict(sorted(written.items())), is_dry_run=dry_run, as_json=as_json)
+    report_written(place, dict(sorted(written.items())), is_dry_run=dry_run, as_json=as_json)
 
 
 @slices.command()
@@ -99,7 +99,7 @@ def publish(
 @_store_option
 @click.option("--keep-others", is_flag=True, help="Do not count slices that STATE does not name.")
 @_json_option
-def diff(state_path: Path, store_path: Path, *, keep_others: bool, as_json: bool) -> None:
+def diff(state_path: Path, place: str, *, keep_others: bool, as_json: bool) -> None:
     """Show by which records the store differs from STATE.yaml.
 
     \b
@@ -115,9 +115,9 @@ def diff(state_path: Path, store_path: Path, *, keep_others: bool, as_json: bool
     """  # noqa: D301 - click reads the \b
     with errors_to_exit():
         desired = _load(state_path)
-        with SqliteStore(store_path) as store:
+        with open_store(place) as store:
             found = list(plans(store, scope(store, desired, keep_others=keep_others)))
-    report_diff(state_path, store_path, found, as_json=as_json)
+    report_diff(state_path, place, found, as_json=as_json)
     click.get_current_context().exit(1 if found else 0)
 
 
@@ -126,7 +126,7 @@ def diff(state_path: Path, store_path: Path, *, keep_others: bool, as_json: bool
 @click.argument("name", metavar="[SLICE]", required=False)
 @click.option("--key", metavar="KEY", help="Show this record of SLICE only.")
 @_json_option
-def show(store_path: Path, name: str | None, key: str | None, *, as_json: bool) -> None:
+def show(place: str, name: str | None, key: str | None, *, as_json: bool) -> None:
     """List the slices of a store, or the records of one SLICE.
 
     \b
@@ -148,14 +148,14 @@ def show(store_path: Path, name: str | None, key: str | None, *, as_json: bool) 
     """  # noqa: D301 - click reads the \b
     if key is not None and name is None:
         raise click.UsageError("--key needs the SLICE that the record is in")
-    with errors_to_exit(), SqliteStore(store_path) as store:
+    with errors_to_exit(), open_store(place) as store:
         if name is None:
-            show_all(store.path, store.summaries(), as_json=as_json)
+            show_all(store.place, store.summaries(), as_json=as_json)
             return
         kind_of(name)
         names = [one.name for one in store.summaries()]
         if name not in names:
-            raise CommandError(f"{store.path} has no slice {name!r}{did_you_mean(name, names)}")
+            raise CommandError(f"{store.place} has no slice {name!r}{did_you_mean(name, names)}")
         if key is None:
             show_slice(store.snapshot(name), as_json=as_json)
             return
@@ -174,12 +174,12 @@ def _load(path: Path) -> dict[str, dict[str, bytes]]:
 
 
 def _would_write(
-    path: Path, desired: Mapping[str, Payloads], *, keep_others: bool
+    place: str, desired: Mapping[str, Payloads], *, keep_others: bool
 ) -> dict[str, SliceCounts]:
     """As publishing would tell it; a store that is not there yet is one without slices."""
-    if path.exists():
-        with SqliteStore(path) as store:
+    with open_store(place) as store:
+        if store.is_there():
             found = list(plans(store, scope(store, desired, keep_others=keep_others)))
-    else:
-        found = list(plans(None, desired))
+        else:
+            found = list(plans(None, desired))
     return {plan.name: plan.counts() for plan in found}

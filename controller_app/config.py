@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from controller_app.config_file import ConfigError, Values, read_file
 from controller_app.config_keys import KEYS, Value
+from controller_app.config_source import SOURCE_PATHS, nats_address, source_problems
 from controller_app.log_limit import Warner
 from controller_app.logs import LogConfig
+from controller_app.nats_options import NatsAddress
 from controller_app.ovsdb_config import BridgeConfig
 from ondemand.addresses import AddressError, parse_ip
 from ondemand.settings import Settings, SettingsError
@@ -41,8 +43,9 @@ class AgentConfig:
         switch_table_rules: rules that the switch itself lets into one table.
         max_connections_per_port: connections in one port's conntrack zone; 0: no limit.
         source_kind: what kind of source it is, a key of ``source_factory.OPENERS``.
-        source_file: the slice store.
+        source_file: the slice store of kind "sqlite"; None with another kind.
         source_poll_s: seconds between looks at it.
+        source_nats: where the slices of kind "nats" are; None with another kind.
         log: how to log.
         metrics_file: where counters go; None: nowhere.
         metrics_s: seconds between writing them.
@@ -56,8 +59,9 @@ class AgentConfig:
     switch_table_rules: int
     max_connections_per_port: int
     source_kind: str
-    source_file: Path
+    source_file: Path | None
     source_poll_s: float
+    source_nats: NatsAddress | None
     log: LogConfig
     metrics_file: Path | None
     metrics_s: float
@@ -105,6 +109,7 @@ def build_config(values: Values, path: Path) -> AgentConfig:
 
     settings = Settings(**_setting_fields(values))
     table_rules = values.get(("limits", "switch_table_rules"))
+    kind = str(get("source", "kind"))
     return AgentConfig(
         host_id=str(values["host", "id"]),
         tunnel_ip=parse_ip(str(values["host", "tunnel_ip"])),
@@ -114,9 +119,10 @@ def build_config(values: Values, path: Path) -> AgentConfig:
             settings.max_rules + STANDING_RULES if table_rules is None else table_rules
         ),
         max_connections_per_port=int(get("limits", "max_connections_per_port")),
-        source_kind=str(get("source", "kind")),
-        source_file=folder / str(values["source", "file"]),
+        source_kind=kind,
+        source_file=place("source", "file") if kind == "sqlite" else None,
         source_poll_s=float(get("source", "poll_ms")) / 1000,
+        source_nats=nats_address(values, folder),
         log=LogConfig(str(get("log", "level")), str(get("log", "format")), place("log", "file")),
         metrics_file=place("metrics", "snapshot_file"),
         metrics_s=float(get("metrics", "interval_s")),
@@ -142,8 +148,9 @@ def _default(table: str, name: str) -> Value:
 
 def _problems(values: Values) -> list[str]:
     """What is wrong with values beyond kind and range, and with what they are together."""
-    problems = [*_host_problems(values), *_bridge_problems(values)]
-    for table, name in (("source", "file"), ("log", "file"), ("metrics", "snapshot_file")):
+    problems = [*_host_problems(values), *_bridge_problems(values), *source_problems(values)]
+    paths = [("source", name) for name in SOURCE_PATHS]
+    for table, name in (*paths, ("log", "file"), ("metrics", "snapshot_file")):
         given = values.get((table, name))
         if given is not None and (given == "" or "\0" in str(given)):
             problems.append(f"[{table}] {name} = {given!r} is no path of a file")

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from controller_app.config_file import Values
-from controller_app.config_keys import KEYS, TABLES, Key, Value
+from controller_app.config_keys import KEYS, SOURCE_KIND, TABLES, Key, Value
 
 _WIDTH = 100
 
@@ -74,7 +74,8 @@ def _example_key(key: Key) -> Iterator[str]:
     )
     yield f"# {_values(key)}"
     value = key.sample if key.default is None else key.default
-    yield f"{'' if key.required else '#'}{key.name} = {toml(value)}"
+    must_stand = key.required and key.source in ("", SOURCE_KIND)
+    yield f"{'' if must_stand else '#'}{key.name} = {toml(value)}"
 
 
 def _values(key: Key) -> str:
@@ -82,6 +83,7 @@ def _values(key: Key) -> str:
     bounds = f"{key.range} {key.unit}".strip()
     kind = bounds or key.kind.value
     if key.required:
-        return f"{kind[0].upper()}{kind[1:]}. Required."
+        needed = f'Required for kind "{key.source}".' if key.source else "Required."
+        return f"{kind[0].upper()}{kind[1:]}. {needed}"
     default = "left out" if key.default is None else toml(key.default)
     return f"{kind[0].upper()}{kind[1:]}. Default: {default}."

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller_app.config_keys import KEYS, TABLES, Key, Kind, Value
+from controller_app.config_keys import KEYS, SOURCE_KIND, TABLES, Key, Kind, Value
 from ondemand.goal_problems import did_you_mean
 
 #: What a file says: (table, name) to value.
@@ -79,7 +79,9 @@ def parse(text: str, name: str) -> Parsed:
     problems += [
         f"{key.place} is missing ({_first_sentence(key.help)})"
         for key in KEYS
-        if key.required and key.name not in _table(document, key.table)
+        if key.required
+        and key.source in ("", _table(document, "source").get("kind", SOURCE_KIND))
+        and key.name not in _table(document, key.table)
     ]
     return Parsed(values, problems)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller_app.logs import FORMATS, LEVELS
+from controller_app.nats_options import DEFAULT_STREAM
 from controller_app.ovsdb_config import DATAPATH_TYPES, BridgeConfig
 from ondemand.settings import Settings
 
@@ -32,7 +33,8 @@ class Key:
 
     ``default`` None: there is none; the file must give a ``required`` key and may leave out another.
     ``low`` and ``high`` bound a number, ``choices`` a string. ``sample`` stands in the example where
-    there is no default. ``help`` is whole sentences.
+    there is no default. ``help`` is whole sentences. ``source``: the kind of source that the key is
+    for; with another kind it may stand there and means nothing. Empty: any.
     """
 
     table: str
@@ -46,6 +48,7 @@ class Key:
     high: float | None = None
     choices: tuple[str, ...] = ()
     sample: Value = ""
+    source: str = ""
 
     @property
     def place(self) -> str:
@@ -78,6 +81,8 @@ TABLES: Final = {
     "metrics": "What the agent counts.",
 }
 
+#: Default of [source] kind.
+SOURCE_KIND: Final = "sqlite"
 #: Default of [limits] max_connections_per_port.
 MAX_CONNECTIONS_PER_PORT: Final = 65_536
 
@@ -163,17 +168,57 @@ KEYS: Final = (
         " bridge, instead of refusing to start.",
         _BRIDGE.take_over,
     ),
-    _text("source", "kind", "sqlite: a slice store in a file.", "sqlite", ("sqlite",)),
+    _text(
+        *("source", "kind"),
+        "sqlite: a slice store in a file of this host. nats: a stream of a NATS server (JetStream).",
+        SOURCE_KIND,
+        ("sqlite", "nats"),
+    ),
     Key(
         *("source", "file", Kind.STRING),
         "The slice store. A relative path starts at the folder of this file.",
         required=True,
         sample="/var/lib/ondemand/slices.db",
+        source="sqlite",
     ),
     _number(
         *("source", "poll_ms", "milliseconds", 1, 10_000),
         "How often the store is looked at for changes; a look costs about 10 microseconds.",
         5,
+    ),
+    Key(
+        *("source", "servers", Kind.STRING),
+        "Servers of NATS, with commas between them; any of them will do. tls:// asks for TLS.",
+        required=True,
+        sample="nats://192.0.2.1:4222, nats://192.0.2.2:4222",
+        source="nats",
+    ),
+    _text("source", "stream", "Stream that holds the slices.", DEFAULT_STREAM),
+    Key(*("source", "user", Kind.STRING), "User of NATS. Left out: none.", sample="host-1"),
+    Key(
+        *("source", "password_file", Kind.STRING),
+        "Its first line is the password of user. A relative path starts at the folder of this file.",
+        sample="/etc/ondemand/nats.password",
+    ),
+    Key(
+        *("source", "credentials", Kind.STRING),
+        "Credentials file of a NATS user (JWT and seed); needs the Python package nkeys.",
+        sample="/etc/ondemand/nats.creds",
+    ),
+    Key(
+        *("source", "tls_ca", Kind.STRING),
+        "Certificate authority of the servers (PEM). Left out: those of the system.",
+        sample="/etc/ondemand/ca.pem",
+    ),
+    Key(
+        *("source", "tls_cert", Kind.STRING),
+        "Certificate of this host (PEM), for servers that ask for one.",
+        sample="/etc/ondemand/host.pem",
+    ),
+    Key(
+        *("source", "tls_key", Kind.STRING),
+        "Key of tls_cert (PEM).",
+        sample="/etc/ondemand/host.key",
     ),
     _text(
         *("rules", "match"),

@@ -11,8 +11,7 @@ from controller_app.doctor_limits import Limits
 from controller_app.doctor_machine import demo_checks, machine_checks
 from controller_app.doctor_switch import switch_checks
 from controller_app.ovsdb_config import BridgeConfig
-from controller_app.sqlite_file import FORMAT
-from controller_app.sqlite_store import SqliteStore
+from controller_app.source_factory import open_source
 from ondemand.slices import SourceError, host_slice
 
 
@@ -43,15 +42,15 @@ def run_checks(config_path: Path | None, machine: Machine | None = None) -> Iter
 
 def _store(config: AgentConfig) -> Check:
     """The slice store: readable, of a format that this release reads, and with this host in it."""
-    path = config.source_file
     try:
-        with SqliteStore(path) as store:
+        with open_source(config) as store:
             store.check()
+            place, known = store.place, store.format
             slices = store.summaries()
     except SourceError as error:
         return Check("store", Status.FAIL, str(error))
     records = sum(one.records for one in slices)
-    found = f"{path}: format {FORMAT}, {len(slices)} slices, {records} records"
+    found = f"{place}: format {known}, {len(slices)} slices, {records} records"
     mine = next((one for one in slices if one.name == host_slice(config.host_id)), None)
     if mine is None:
         return Check(

@@ -19,6 +19,7 @@ PACKAGES: Final = {
     "click": (8, 1),
     "rich": (13, 7),
     "PyYAML": (6, 0, 1),
+    "nats-py": (2, 16),
 }
 #: The release of Open vSwitch that the tests run with on the oldest distribution.
 OLDEST_OVS: Final = (3, 1)

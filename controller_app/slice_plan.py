@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from controller_app.sqlite_store import SqliteStore
+from controller_app.source_factory import SliceStore
 from ondemand.publishing import Difference, Payloads, SliceCounts, difference
 from ondemand.slices import SliceKind
 
@@ -32,7 +32,7 @@ class SlicePlan:
 
 
 def scope(
-    store: SqliteStore | None, desired: Mapping[str, Payloads], *, keep_others: bool
+    store: SliceStore | None, desired: Mapping[str, Payloads], *, keep_others: bool
 ) -> dict[str, Payloads]:
     """``desired`` with an empty set for each slice of the store that publishing shall empty.
 
@@ -52,7 +52,7 @@ def scope(
     return slices
 
 
-def plans(store: SqliteStore | None, slices: Mapping[str, Payloads]) -> Iterator[SlicePlan]:
+def plans(store: SliceStore | None, slices: Mapping[str, Payloads]) -> Iterator[SlicePlan]:
     """The slices that publishing would change, in the order of their names."""
     for name in sorted(slices):
         desired = slices[name]

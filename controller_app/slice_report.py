@@ -18,7 +18,7 @@ _SHOWN_ROWS = 500
 
 
 def report_written(
-    store: Path, written: Mapping[str, SliceCounts], *, is_dry_run: bool, as_json: bool
+    store: str, written: Mapping[str, SliceCounts], *, is_dry_run: bool, as_json: bool
 ) -> None:
     """What a publish did, or would do, to each slice that it touches."""
     total = sum(one.written for one in written.values())
@@ -32,7 +32,7 @@ def report_written(
             }
             for name, one in written.items()
         }
-        print_json({"store": str(store), "dry_run": is_dry_run, "written": total, "slices": rows})
+        print_json({"store": store, "dry_run": is_dry_run, "written": total, "slices": rows})
         return
     screen = console()
     if not written:
@@ -49,7 +49,7 @@ def report_written(
     screen.print(f"{_count(total, 'record')} {verb} in {_count(len(written), 'slice')} of {store}")
 
 
-def report_diff(state: Path, store: Path, found: Sequence[SlicePlan], *, as_json: bool) -> None:
+def report_diff(state: Path, store: str, found: Sequence[SlicePlan], *, as_json: bool) -> None:
     """By which records a store differs from a goal state."""
     if as_json:
         print_json({"differs": bool(found), "slices": {one.name: _diff_json(one) for one in found}})
@@ -68,7 +68,7 @@ def report_diff(state: Path, store: Path, found: Sequence[SlicePlan], *, as_json
     screen.print(f"{_count(len(rows), 'record')} in {_count(len(found), 'slice')} differ")
 
 
-def show_all(store: Path, found: Sequence[SliceSummary], *, as_json: bool) -> None:
+def show_all(store: str, found: Sequence[SliceSummary], *, as_json: bool) -> None:
     """All slices of a store."""
     if as_json:
         rows = [
@@ -80,7 +80,7 @@ def show_all(store: Path, found: Sequence[SliceSummary], *, as_json: bool) -> No
             }
             for one in found
         ]
-        print_json({"store": str(store), "slices": rows})
+        print_json({"store": store, "slices": rows})
         return
     numbers = ("version", "records", "bytes")
     listing = table("slice", *numbers, numbers=numbers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from controller_app.sqlite_file import Handle, StoreFile, StoreOptions
+from controller_app.sqlite_file import FORMAT, Handle, StoreFile, StoreOptions
 from controller_app.sqlite_queries import (
     read_delta,
     read_identity,
@@ -61,6 +61,8 @@ class SqliteStore:
     called from any thread.
     """
 
+    #: The format that this release writes, and the newest that it reads.
+    format = FORMAT
     is_local = True
 
     def __init__(
@@ -82,6 +84,15 @@ class SqliteStore:
     @property
     def path(self) -> Path:
         return self._file.path
+
+    @property
+    def place(self) -> str:
+        """What people call it by: its path."""
+        return str(self._file.path)
+
+    def is_there(self) -> bool:
+        """Whether there is something to read from, sound or not."""
+        return self._file.path.exists()
 
     def check(self) -> None:
         """Raise the SourceError that reading would raise now."""

@@ -56,6 +56,7 @@ mnexec mininet
 ethtool ethtool
 ip iproute2
 iperf3 iperf3
+nats-server nats-server
 TABLE
     # The options that the demo gives to ping are those of iputils, not of inetutils or busybox.
     ping -V 2>/dev/null | grep -q iputils || echo iputils-ping
@@ -134,21 +135,23 @@ install_packages() {
     quietly "apt-get update failed; is the network up, and are the package sources right?" \
         apt_get update
 
-    # Debian starts the test controller at once and at every boot, on port 6653 of all addresses. The
-    # benchmarks start one of their own, so the service is kept from ever running.
-    local masked=no
-    if [[ " $joined " == *" openvswitch-testcontroller "* ]] && [ -d /run/systemd/system ]; then
-        quietly "the openvswitch-testcontroller service could not be masked." \
-            scripts/as-root systemctl mask openvswitch-testcontroller.service
-        masked=yes
-    fi
+    # Debian starts these at once and at every boot, on a port of all addresses (6653, 4222). The
+    # benchmarks and the tests start their own, so the services are kept from ever running.
+    local service masked=()
+    for service in openvswitch-testcontroller nats-server; do
+        if [[ " $joined " == *" $service "* ]] && [ -d /run/systemd/system ]; then
+            quietly "the $service service could not be masked." \
+                scripts/as-root systemctl mask "$service.service"
+            masked+=("$service")
+        fi
+    done
     quietly "apt-get could not install $joined; on Ubuntu, mininet needs the 'universe' component." \
         apt_get install --no-install-recommends "$@"
-    if [ "$masked" = yes ]; then
-        quietly "the openvswitch-testcontroller service could not be disabled." scripts/as-root sh -c \
-            'systemctl unmask openvswitch-testcontroller && systemctl disable openvswitch-testcontroller'
-        say "the service openvswitch-testcontroller is disabled; the benchmarks do not need it"
-    fi
+    for service in "${masked[@]}"; do
+        quietly "the $service service could not be disabled." scripts/as-root sh -c \
+            "systemctl unmask $service && systemctl disable $service"
+        say "the service $service is disabled; nothing here needs it"
+    done
     if [[ " $joined " == *" openvswitch-switch "* ]]; then
         say "the service openvswitch-switch is as Debian sets it up; the demo and the tests run their own"
     fi

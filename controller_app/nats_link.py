@@ -1,0 +1,349 @@
+"""One connection to NATS and the thread whose event loop it lives on.
+
+Callers are on other threads: ``call`` runs a coroutine on the loop and waits for it. The connection
+is made at the first call and then kept up for ever; what is asked meanwhile waits a moment for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import logging
+import os
+import random
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from controller_app.nats_login import login_options
+from controller_app.nats_options import NatsAddress, NatsOptions
+from ondemand.slices import SourceError
+
+LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How often the connection is tried with a ping; two that stay unanswered end it.
+_PING_S = 10
+_CONNECT_S = 2
+_CLOSE_S = 1
+_CANCEL_S = 0.05
+_CANCEL_ROUNDS = 100
+
+
+class StreamMissingError(SourceError):
+    """The server is there and has no such stream."""
+
+
+class NatsLink:
+    """``call`` and ``close`` are for other threads; everything else belongs to the loop.
+
+    ``on_change`` are told, on the loop, that the connection came or went, ``on_missed`` the subject of
+    a message that was dropped because the receiver was too slow.
+    """
+
+    def __init__(self, address: NatsAddress, options: NatsOptions) -> None:
+        self.address = address
+        self.options = options
+        self.on_change: set[Callable[[], object]] = set()
+        self.on_missed: set[Callable[[str], object]] = set()
+        #: Counts connections, so that who depends on one sees that it is another one.
+        self.generation = 0
+        #: Counts clients; the subscriptions of one end with it.
+        self.clients = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        # Of the loop:
+        self._client: Client | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._reason = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[Msg]] = set()
+
+    # For other threads
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the coroutine returns or raises; SourceError when this link is closed."""
+        if threading.current_thread() is self._thread:
+            # A wait here would be for itself, for ever.
+            raise RuntimeError("a receiver of slices called the source from inside the call")
+        loop = self._started()
+        coroutine = make()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # closed meanwhile
+            coroutine.close()
+            raise self._closed_error() from None
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise self._closed_error() from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Run something on the loop soon; nothing happens once this link is closed."""
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(callback)
+            except RuntimeError:
+                return
+
+    def is_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            thread, loop = self._thread, self._loop
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        self.post(loop.stop)
+        if threading.current_thread() is not thread:
+            thread.join()
+
+    def _closed_error(self) -> SourceError:
+        return SourceError(f"{self.address.title} was closed by this program")
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            self.check_open()
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._loop,), name="nats", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(self._end())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _end(self) -> None:
+        self.on_change.clear()
+        client, self._client = self._client, None
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if client is not None:
+            # A task of its own, because what is cancelled in the client may cancel who waits for it.
+            closing = asyncio.create_task(client.close())
+            await asyncio.wait((closing,), timeout=_CLOSE_S)
+            if closing.done() and not closing.cancelled() and (error := closing.exception()):
+                LOG.debug("closing the connection to NATS failed: %s", error)
+        me = asyncio.current_task()
+        for _ in range(_CANCEL_ROUNDS):
+            others = [task for task in asyncio.all_tasks() if task is not me]
+            if not others:
+                break
+            # Again and again: asyncio.wait_for of Python 3.11 swallows a cancellation that comes
+            # together with its result.
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=_CANCEL_S)
+
+    # On the loop
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected.is_set()
+
+    def lost_error(self) -> SourceError:
+        reason = f" ({self._reason})" if self._reason else ""
+        return SourceError(
+            f"{self.address.title} does not answer{reason}: start the server, or see whether this"
+            " host reaches it"
+        )
+
+    async def ready(self) -> Client:
+        """The connection, once there is one; SourceError when there is none in time."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        if not self._connected.is_set():
+            try:
+                await asyncio.wait_for(self._connected.wait(), self.options.timeout_s)
+            except TimeoutError:
+                raise self.lost_error() from None
+        if self._client is None:
+            raise self._closed_error()
+        return self._client
+
+    async def request(
+        self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Msg:
+        """The answer of the server; SourceError when it does not come."""
+        client = await self.ready()
+        asked = client.request(
+            subject, payload, self.options.timeout_s, headers=dict(headers) if headers else None
+        )
+        task = asyncio.create_task(asked)
+        self._requests.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task in self._requests:
+                task.cancel()
+                raise
+            # The connection ended, and with it the hope for an answer.
+            raise self.lost_error() from None
+        except nats.errors.NoRespondersError:
+            raise StreamMissingError(
+                f"{self.address.title}: nobody answers to {subject!r}; start the server with"
+                " JetStream (nats-server -js), or enough servers of the cluster"
+            ) from None
+        except nats.errors.TimeoutError:
+            if self.is_connected and not self._reason:
+                self._reason = f"no answer in {self.options.timeout_s} s"
+            raise self.lost_error() from None
+        except (nats.errors.Error, OSError) as error:
+            self._reason = describe(error)
+            raise self.lost_error() from None
+        finally:
+            self._requests.discard(task)
+
+    async def api(self, call: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """A call of the JetStream API: its answer, which may hold an "error"."""
+        answer = await self.request(f"$JS.API.{call}", json.dumps(arguments).encode())
+        try:
+            found = json.loads(answer.data)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise SourceError(f"{self.address.title} gave no sense to $JS.API.{call}: is it NATS?")
+        return found
+
+    async def subscribe(
+        self, subject: str, receive: Callable[[Msg], Awaitable[None]]
+    ) -> Subscription:
+        """Receive what is published to a subject, also over later connections."""
+        client = await self.ready()
+        try:
+            return await client.subscribe(subject, cb=receive)
+        except (nats.errors.Error, OSError) as error:
+            self._reason = describe(error)
+            raise self.lost_error() from None
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        # Without a connection there is nothing to end: a new one only brings what is still wanted.
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done on the loop without waiting for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def flush(self) -> None:
+        """Wait until the server knows of all subscriptions so far."""
+        client = await self.ready()
+        try:
+            await client.flush(timeout=max(1, round(self.options.timeout_s)))
+        except (nats.errors.Error, OSError) as error:
+            self._reason = describe(error)
+            raise self.lost_error() from None
+
+    async def part_bytes(self) -> int:
+        """A message may be so long."""
+        client = await self.ready()
+        return min(self.options.part_bytes, client.max_payload - 1024)
+
+    async def _connect(self) -> None:
+        client = Client()
+        try:
+            options = await asyncio.to_thread(login_options, self.address)
+            self._client = client
+            self.clients += 1
+            # Does not return before it is connected, however long that takes.
+            await client.connect(
+                list(self.address.servers),
+                name="ondemand",
+                error_cb=self._failed,
+                disconnected_cb=self._lost,
+                reconnected_cb=self._back,
+                closed_cb=self._gave_up,
+                reconnect_to_server_handler=self._pick,
+                reconnect_time_wait=1,
+                max_reconnect_attempts=-1,
+                connect_timeout=_CONNECT_S,
+                ping_interval=_PING_S,
+                max_outstanding_pings=2,
+                **options,
+            )
+        except (OSError, ValueError, ImportError, nats.errors.Error) as error:
+            # A file that is not there, say. Whoever asks next tries again.
+            self._reason = describe(error)
+            self._connecting = None
+            return
+        await self._back()
+
+    async def _gave_up(self) -> None:
+        """The client closes itself for good after some errors; begin anew when somebody asks."""
+        if self._client is not None:
+            self._connecting = None
+
+    async def _failed(self, error: Exception) -> None:
+        # A server that refuses a login says so and hangs up; what it said is the better reason.
+        is_hang_up = isinstance(error, ConnectionResetError | nats.errors.UnexpectedEOF)
+        if not (is_hang_up and self._reason):
+            self._reason = describe(error)
+        if isinstance(error, nats.errors.SlowConsumerError):
+            for told in tuple(self.on_missed):
+                told(error.subject)
+
+    async def _lost(self) -> None:
+        self._connected.clear()
+        requests, self._requests = self._requests, set()
+        for task in requests:
+            task.cancel()
+        self._tell()
+
+    async def _back(self) -> None:
+        self._reason = ""
+        self.generation += 1
+        self._connected.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        for told in tuple(self.on_change):
+            told()
+
+    def _pick(self, servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
+        """The server to try next, and in how many seconds."""
+        server = min(servers, key=lambda one: one.reconnects)
+        options = self.options
+        pause = min(options.retry_min_s * 2 ** min(server.reconnects, 10), options.retry_max_s)
+        return server, pause * random.uniform(0.5, 1.0)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, in few words."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+        # asyncio puts addresses into strerror; the number is the system's own. Names that are not
+        # found have numbers below 0, of another table.
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno) if known and error.errno else error.strerror
+        return f"{error.filename}: {reason}" if error.filename else reason
+    return (str(error) or type(error).__name__).removeprefix("nats: ")
