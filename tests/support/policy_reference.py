@@ -70,6 +70,8 @@ def is_allowed(vpc: CheckedVpc, port: PortSpec, connection: Connection) -> bool:
     """May ``port`` begin, or receive, this connection?"""
     if not port.port_security:
         return True
+    if not connection.egress and connection.remote.packed in port.fixed_ips:
+        return False  # nobody else has that address
     dhcp = _dhcp(connection)
     if dhcp is not None:
         return dhcp

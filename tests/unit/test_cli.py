@@ -214,7 +214,7 @@ def test_an_installed_command_is_found(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
     command = [sys.executable, "-m", "controller_app.cli"]
-    for arguments, words in ((["hello"], "hello\n"), (["--help"], "hello    Say hello.")):
+    for arguments, words in ((["hello"], "hello"), (["--help"], "hello Say hello.")):
         done = subprocess.run(
             [*command, *arguments],
             env=environment,
@@ -224,7 +224,8 @@ def test_an_installed_command_is_found(tmp_path):
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert words in done.stdout
+        # How far apart they stand depends on the other commands that are installed.
+        assert words in " ".join(done.stdout.split())
 
 
 def test_a_command_that_cannot_be_loaded_spoils_no_other(plugins):
