@@ -21,7 +21,8 @@ class Form:
         turns: quiet and flood intervals for each scan.
         interval_s: how long each lasts at least.
         asked: first packets measured one after the other, for each place.
-        opened: flows begun for the rate, for each place.
+        opened: flows begun at ``PACE``, for each place.
+        burst: flows begun as fast as answers come, for each place.
         latency: times as long as without the flood that p99 may be.
         rate: part of the rate without the flood that must be left.
     """
@@ -30,13 +31,18 @@ class Form:
     interval_s: float
     asked: int
     opened: int
+    burst: int
     latency: float
     rate: float
 
 
-FULL: Final = Form(10, 2.0, 150, 250, latency=2.0, rate=0.9)
-#: A short look, maybe on a busy machine, most of it at the beginning of a scan. Without quarantine a sixth of the rate is left.
-QUICK: Final = Form(3, 1.0, 100, 150, latency=20.0, rate=0.3)
+#: New flows a second that one VM opens: a quarter of what a port may for ever (``flood_rate``), and less
+#: than two small cores can set up for two hosts. What a burst reaches says more of the cores that are left.
+PACE: Final = 1_000
+
+FULL: Final = Form(10, 2.0, 150, 500, 250, latency=2.0, rate=0.9)
+#: A short look, maybe on a busy machine, most of it at the beginning of a scan.
+QUICK: Final = Form(3, 1.0, 100, 200, 150, latency=20.0, rate=0.5)
 
 
 @dataclass(slots=True)
@@ -46,7 +52,8 @@ class Interval:
     Attributes:
         p99_ms: of first packets, which go one after the other.
         p50_ms: the same.
-        rate: flows that came to be, a second.
+        rate: flows that came to be, a second, of ``PACE``.
+        burst: the same, of a burst.
         missing: flows that did not.
         used: shares of a core and rates (``Cost.since``).
     """
@@ -54,6 +61,7 @@ class Interval:
     p99_ms: dict[str, float] = field(default_factory=dict)
     p50_ms: dict[str, float] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)
+    burst: dict[str, float] = field(default_factory=dict)
     missing: int = 0
     used: dict[str, float] = field(default_factory=dict)
 
@@ -115,6 +123,9 @@ def told(
         keys = them[0].used
         values = {key: median(one.used[key] for one in them) for key in keys}
         values |= {f"p50 {p} (ms)": median(one.p50_ms[p] for one in them) for p in them[0].p50_ms}
+        values |= {
+            f"burst {p} (flows/s)": median(one.burst[p] for one in them) for p in them[0].burst
+        }
         values |= {
             f"worst p99 {p} (ms)": max(one.p99_ms[p] for one in them) for p in them[0].p99_ms
         }

@@ -91,6 +91,17 @@ class Pulses:
 
     moments: tuple[tuple[float, float | None], ...]
 
+    @property
+    def lost(self) -> int:
+        return sum(back is None for _, back in self.moments)
+
+    @property
+    def rate(self) -> float:
+        """Flows served a second, from the first packet to the last echo; 0 when none was served."""
+        last_s = max((back for _, back in self.moments if back), default=None)
+        served = len(self.moments) - self.lost
+        return served / (last_s - self.moments[0][0]) if last_s else 0.0
+
     def first_served_s(self, since_s: float) -> float | None:
         """When the first flow was served that began after a moment; None: none was."""
         return min((back for sent, back in self.moments if sent >= since_s and back), default=None)

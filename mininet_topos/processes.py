@@ -140,6 +140,8 @@ class Background:
         self.argv = tuple(argv)
         self.log = log
         with log.open("ab") as output:
+            # The file may have what an earlier process of that name wrote.
+            self._begin = output.seek(0, os.SEEK_END)
             self._process: subprocess.Popen[bytes] = (gate or StartGate()).start(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -187,12 +189,14 @@ class Background:
 
     def output(self) -> str:
         """All that it has written so far."""
-        return self.log.read_text(errors="replace")
+        with self.log.open("rb") as file:
+            file.seek(self._begin)
+            return file.read().decode(errors="replace")
 
     def output_tail(self, *, max_bytes: int = 4096) -> str:
         """The end of what it has written so far, for a look at the last lines."""
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - max_bytes))
+            file.seek(max(self._begin, self.log.stat().st_size - max_bytes))
             return file.read().decode(errors="replace")
 
 

@@ -118,6 +118,9 @@ P_EXACT = 100
 P_DEFAULT = 1
 P_MISS = 0
 
+#: The bit of a MAC that tells a group from one station (IEEE 802-2014 section 8.2).
+_GROUP_BIT = bytes((0x01, 0, 0, 0, 0, 0))
+
 _ZONE, _EPOCH, _VNI, _MAC, _REMOTE = (
     Arg("zone"),
     Arg("epoch"),
@@ -753,15 +756,24 @@ class Pipeline:
         """
         new = CtState.NEW | CtState.TRK
         zone = Eq(Field.REG6, _ZONE)
+        # A datapath flow made for one address before stays as long as what it does is still right and
+        # matches no less than it must (revalidate_ukey in Open vSwitch), and a scan that comes round
+        # again keeps thousands of them alive. Nothing else on the way of these packets reads the group
+        # bit of their destination, so no such flow matches it, and all go.
+        kinds = (("group", _GROUP_BIT), ("unicast", bytes(6)))
+        questions = (("arp", Eq(Field.ETH_TYPE, ETH_ARP)), ("nd", _eth(6)))
         self.quarantine = (
-            self._shape(
-                "quarantine_arp",
-                Table.RESPONDER,
-                P_GUARD,
-                [zone, Eq(Field.ETH_TYPE, ETH_ARP)],
-                [],
+            *(
+                self._shape(
+                    f"quarantine_{name}_{kind}",
+                    Table.RESPONDER,
+                    P_GUARD,
+                    [zone, question, Eq(Field.ETH_DST, bit, _GROUP_BIT)],
+                    [],
+                )
+                for name, question in questions
+                for kind, bit in kinds
             ),
-            self._shape("quarantine_nd", Table.RESPONDER, P_GUARD, [zone, _eth(6)], []),
             self._shape(
                 "quarantine_new",
                 Table.EGRESS_STATE,

@@ -135,6 +135,7 @@ PROMISES = {
                 f"{scan}: new flows of others",
                 f"{scan}: streams of others",
                 f"{scan}: the scanner's own connection",
+                f"{scan}: frames of the scanner",
             }
             for scan in ("ARP scan", "Address scan", "Port scan")
         },

@@ -324,7 +324,7 @@ def test_the_short_form_says_that_its_bounds_are_wider():
         shown = experiment_flood.performance(quick=quick)
         clauses = " ".join(one.promised for phase in shown.phases for one in phase.promises)
         assert f"{form.latency:g} times" in clauses
-        assert f"{form.rate:.0%} of the rate" in clauses
+        assert f"{form.rate:.0%} of the quiet rate" in clauses
     assert (flood_seen.FULL.latency, flood_seen.FULL.rate) == (2.0, 0.9)
 
 

@@ -186,6 +186,14 @@ def test_a_background_process_is_ended_by_term_or_by_kill(tmp_path):
     assert start_ticks(stubborn.pid) is None
 
 
+def test_output_is_what_this_process_wrote_not_an_earlier_one_of_its_name(tmp_path):
+    for word in ("first", "second"):
+        process = Background("again", ["echo", word], log=tmp_path / "again")
+        assert process.wait(10)
+        assert process.output() == process.output_tail() == f"{word}\n"
+    assert (tmp_path / "again").read_text() == "first\nsecond\n"
+
+
 def test_waiting_for_a_file_ends_with_the_process_or_the_time(tmp_path):
     dead = Background("d", ["sh", "-c", "echo no luck; exit 4"], log=tmp_path / "d")
     with pytest.raises(CommandError, match=r"failed \(4\): no luck"):
