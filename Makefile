@@ -5,9 +5,11 @@ SHELL := /bin/bash
 
 VENV := .venv/bin
 # The packages that mypy --strict checks; what it leaves out is listed in pyproject.toml.
-TYPED := rule_cache ondemand controller_app mininet_topos
+TYPED := rule_cache ondemand controller_app mininet_topos scale
 # Longer than any sound test takes on two slow cores: a hung switch must not hang the whole run.
 TEST_TIMEOUT_S := 300
+# One worker for the labs, one for all else (tests/conftest.py); 0 for none, as ARGS=--pdb needs it.
+TEST_WORKERS ?= 2
 BENCH ?= setup_rate
 ARGS ?=
 NAME ?=
@@ -37,7 +39,8 @@ experiment: setup ## run the experiment NAME on real Open vSwitch (root)
 
 test: SETUP_FLAGS := --bench
 test: lint ## lint, then all tests, those on real Open vSwitch included (root)
-	scripts/as-root env ONDEMAND_REQUIRE_SYSTEM=1 $(VENV)/pytest --timeout=$(TEST_TIMEOUT_S) $(ARGS)
+	scripts/as-root env ONDEMAND_REQUIRE_SYSTEM=1 $(VENV)/pytest \
+		--timeout=$(TEST_TIMEOUT_S) -n $(TEST_WORKERS) $(ARGS)
 
 fuzz: SETUP_FLAGS := --bench
 fuzz: setup ## hostile input by the million; findings end in tests/fuzz/corpus

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from controller_app.cli_support import print_json
+from controller_app.cli_support import HELP, print_json
 from controller_app.doctor import run_checks
 from controller_app.doctor_check import Check, Status
 
@@ -17,7 +17,7 @@ _NAME_WIDTH = 18
 _WIDTH = 100
 
 
-@click.command("doctor")
+@click.command("doctor", context_settings=HELP)
 @click.option(
     "--config",
     "config_path",
@@ -30,8 +30,8 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     """Check this host: what is there, what would fail, and how to mend it.
 
     Looks at Python and its packages, privileges, Open vSwitch and its database, the datapath and
-    what its conntrack can do, the bridge and its tunnel, the slice store, and what the demo needs.
-    Reads only; what needs root is left out without it.
+    what its conntrack can do, the bridge and its tunnel, the slice store (and the NATS server that it
+    is on), and what the demo needs. Reads only; what needs root is left out without it.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ from controller_app.cli_support import CommandError, errors_to_exit, print_json
 from controller_app.config import AgentConfig, ConfigError, load_config
 from controller_app.explain import explain
 from controller_app.explain_flow import FlowError
-from controller_app.explain_store import ExplainError, Store
+from controller_app.explain_hosts import ExplainError, Store
 from controller_app.explain_text import json_of, text_of
 from controller_app.source_factory import SliceStore, open_source, open_store
 from controller_app.switch_query import SwitchQueryError

@@ -12,10 +12,10 @@ import click
 
 from controller_app.cli_support import console, print_json, table
 from controller_app.config import AgentConfig
+from controller_app.explain_hosts import ExplainError, Store
 from controller_app.explain_rule import RuleExplainer, RuleExplanation
 from controller_app.explain_rule_text import age_text, brief_json, rule_json, rule_text
 from controller_app.explain_rules_list import RuleList, list_rules
-from controller_app.explain_store import ExplainError, Store
 from controller_app.explain_switch import (
     SwitchReader,
     SwitchView,

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
-from controller_app.cli_support import CommandError, console, errors_to_exit, progress_bar
+from controller_app.cli_slices_options import json_option, store_option
+from controller_app.cli_slices_verify import verify
+from controller_app.cli_slices_watch import watch
+from controller_app.cli_support import HELP, CommandError, console, errors_to_exit, progress_bar
 from controller_app.goal_state_file import load_goal_state
 from controller_app.slice_plan import plans, scope
 from controller_app.slice_report import (
@@ -22,20 +25,12 @@ from ondemand.goal_problems import did_you_mean
 from ondemand.publishing import Payloads, SliceCounts
 from ondemand.slices import kind_of
 
-_store_option = click.option(
-    "--store",
-    "place",
-    required=True,
-    metavar="FILE|URL",
-    help="The slice store: an SQLite file, or nats://HOST:PORT[/STREAM].",
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 _state_argument = click.argument(
     "state_path", metavar="STATE.yaml", type=click.Path(path_type=Path)
 )
 
 
-@click.group()
+@click.group(context_settings=HELP)
 def slices() -> None:
     """Write goal state into a slice store, and see what is there.
 
@@ -47,19 +42,28 @@ def slices() -> None:
       ondemand slices publish state.yaml --store /var/lib/ondemand/slices.db
       ondemand slices diff    state.yaml --store /var/lib/ondemand/slices.db
       ondemand slices publish state.yaml --store /var/lib/ondemand/slices.db
+
+    \b
+    See changes as agents hear them, and whether an agent holds what the store says:
+      ondemand slices watch  --store /var/lib/ondemand/slices.db
+      ondemand slices verify --config /etc/ondemand/agent.toml
     """  # noqa: D301 - click reads the \b
+
+
+slices.add_command(watch)
+slices.add_command(verify)
 
 
 @slices.command()
 @_state_argument
-@_store_option
+@store_option
 @click.option(
     "--keep-others",
     is_flag=True,
     help="Leave slices alone that STATE does not name, instead of emptying them.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-@_json_option
+@json_option
 def publish(
     state_path: Path, place: str, *, keep_others: bool, dry_run: bool, as_json: bool
 ) -> None:
@@ -96,9 +100,9 @@ def publish(
 
 @slices.command()
 @_state_argument
-@_store_option
+@store_option
 @click.option("--keep-others", is_flag=True, help="Do not count slices that STATE does not name.")
-@_json_option
+@json_option
 def diff(state_path: Path, place: str, *, keep_others: bool, as_json: bool) -> None:
     """Show by which records the store differs from STATE.yaml.
 
@@ -122,10 +126,10 @@ def diff(state_path: Path, place: str, *, keep_others: bool, as_json: bool) -> N
 
 
 @slices.command()
-@_store_option
+@store_option
 @click.argument("name", metavar="[SLICE]", required=False)
 @click.option("--key", metavar="KEY", help="Show this record of SLICE only.")
-@_json_option
+@json_option
 def show(place: str, name: str | None, key: str | None, *, as_json: bool) -> None:
     """List the slices of a store, or the records of one SLICE.
 

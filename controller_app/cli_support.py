@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,6 +20,10 @@ from ondemand.slices import SliceNameError, SourceError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+#: ``context_settings`` of each command. click keeps a command's help option as it is asked for first, so
+#: one that is also used alone must not take these from the group that it stands in.
+HELP: Final[Mapping[str, list[str]]] = MappingProxyType({"help_option_names": ["-h", "--help"]})
 
 #: Wide enough that nothing is cut where the output goes to a file or a pipe.
 _PIPE_WIDTH = 10_000

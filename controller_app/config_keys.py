@@ -319,6 +319,11 @@ KEYS: Final = (
         *("limits", "neighbor_cache_bytes", "bytes", 65_536, 1 << 36),
         "Neighbor records that are kept, the least recently used go first.",
     ),
+    _setting(
+        *("limits", "neighbor_idle_s", "seconds", 0, 86_400),
+        "A neighbor record that no packet asks for and no rule rests on is kept for so long, and up to"
+        " half as long again; 0 keeps it while there is room.",
+    ),
     Key(
         *("state", "holdings_file", Kind.STRING),
         "What the agent holds of the goal state is saved there, so that after a restart it asks for the"

@@ -8,8 +8,10 @@ from typing import Final
 from controller_app.config_file import Values
 from controller_app.nats_options import (
     DEFAULT_STREAM,
+    URL_KEYS,
     NatsAddress,
     address_problem,
+    login_problems,
     parse_servers,
 )
 
@@ -53,12 +55,6 @@ def source_problems(values: Values) -> list[str]:
         problem = address_problem(("nats://host",), str(stream))
         if problem:
             problems.append(f"[source] stream = {problem}")
-    for one, other in (
-        ("user", "password_file"),
-        ("password_file", "user"),
-        ("tls_cert", "tls_key"),
-        ("tls_key", "tls_cert"),
-    ):
-        if values.get(("source", one)) and not values.get(("source", other)):
-            problems.append(f"[source] {one} needs {other} beside it")
+    given = {name: values.get(("source", name)) for name in URL_KEYS}
+    problems += [f"[source] {problem}" for problem in login_problems(given)]
     return problems

@@ -9,10 +9,12 @@ from controller_app.config import AgentConfig, ConfigError, load_config
 from controller_app.doctor_check import Check, Machine, Status
 from controller_app.doctor_limits import Limits
 from controller_app.doctor_machine import demo_checks, machine_checks
+from controller_app.doctor_source import source_checks
 from controller_app.doctor_switch import switch_checks
+from controller_app.explain_hosts import Bindings
 from controller_app.ovsdb_config import BridgeConfig
 from controller_app.source_factory import open_source
-from ondemand.slices import SourceError, host_slice
+from ondemand.slices import SourceError, host_group_slice, host_slice
 
 
 def run_checks(config_path: Path | None, machine: Machine | None = None) -> Iterator[Check]:
@@ -36,7 +38,11 @@ def run_checks(config_path: Path | None, machine: Machine | None = None) -> Iter
         yield from switch_checks(machine, BridgeConfig())
     else:
         yield from switch_checks(machine, config.bridge, Limits.of(config))
-        yield _store(config)
+        found = list(source_checks(config))
+        yield from found
+        # What comes last is of the stream, and its failure would be told twice.
+        if not found or found[-1].status is not Status.FAIL:
+            yield _store(config)
     yield from demo_checks(machine)
 
 
@@ -47,6 +53,9 @@ def _store(config: AgentConfig) -> Check:
             store.check()
             place, known = store.place, store.format
             slices = store.summaries()
+            bindings = Bindings(store)
+            own = len(bindings.of_host(config.host_id))
+            shared = [host_group_slice(group.id) for group in bindings.groups(config.host_id)]
     except SourceError as error:
         return Check("store", Status.FAIL, str(error))
     records = sum(one.records for one in slices)
@@ -59,4 +68,5 @@ def _store(config: AgentConfig) -> Check:
             f"{found}, none for host {config.host_id!r}",
             "set [host] id to the name of this host in the goal state, or publish one that names it",
         )
-    return Check("store", Status.OK, f"{found}; ports on host {config.host_id}: {mine.records}")
+    groups = f" of its own, and those of {' and '.join(shared)}" if shared else ""
+    return Check("store", Status.OK, f"{found}; ports on host {config.host_id}: {own}{groups}")

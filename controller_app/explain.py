@@ -16,9 +16,10 @@ from controller_app.explain_decisions import (
     port_at,
 )
 from controller_app.explain_flow import parse_flow
+from controller_app.explain_hosts import Store, has_port, host_of_port
 from controller_app.explain_packet import Packet, complete, conntrack_refuses, lookup
 from controller_app.explain_steps import Explanation, Step, StepLog
-from controller_app.explain_store import HostView, Store, has_port, host_of_port
+from controller_app.explain_store import HostView
 from controller_app.explain_words import source_sentence
 from ondemand.addresses import format_ip, format_mac
 from ondemand.decide import way_back

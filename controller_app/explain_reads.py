@@ -14,7 +14,7 @@ from ondemand.policy import Policy, RuleRef
 from ondemand.record_text import Plain, fields_line, record_fields
 from ondemand.records import Claim, Group, Record, Route, Router, SecurityRule, port_key
 from ondemand.slice_cache import Held
-from ondemand.slices import group_slice, host_slice, vpc_slice
+from ondemand.slices import group_slice, vpc_slice
 
 #: Remotes that are listed when none of them is the one asked about.
 SHOWN_REMOTES: Final = 10
@@ -70,8 +70,10 @@ def _read(view: StoreView, tag: str) -> Read:
     port_id = port_of_tag(tag)
     if port_id is not None:
         local = view.world.ports.get(port_id)
-        fields = None if local is None else record_fields(local.record)
-        return Read(tag, host_slice(view.host), port_key(port_id), fields)
+        if local is None:
+            return Read(tag, view.bound.host_slice, port_key(port_id), None)
+        name = view.slice_of_port(port_id)
+        return Read(tag, name, port_key(port_id), record_fields(local.record))
     name, _, key = tag.partition(" ")
     kind, _, rest = name.partition("/")
     if kind == "sg":

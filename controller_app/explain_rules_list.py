@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from controller_app.explain_hosts import ExplainError
 from controller_app.explain_rule import RuleExplainer, RuleExplanation
-from controller_app.explain_store import ExplainError
 from controller_app.explain_switch import SwitchReader, SwitchView, unreadable
 from controller_app.switch_query import FlowEntry
 from ondemand.goal_problems import did_you_mean

@@ -7,18 +7,17 @@ that the decisions run on exactly what they run on in the agent. Numbers that on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Final
 
-from ondemand.codec import RecordError, decode_record
+from controller_app.explain_hosts import ExplainError, Store, tunnel_of
+from ondemand.bound_ports import BoundPorts
 from ondemand.decide import judge, locate, resolve
 from ondemand.flow import Flow
-from ondemand.goal_problems import did_you_mean
 from ondemand.local_ports import LocalPort
-from ondemand.records import Claim, Neighbor, Port, port_key
+from ondemand.records import Claim, Port
 from ondemand.settings import Settings
-from ondemand.slice_cache import Applied, SliceCache, neighbor_place
-from ondemand.slices import Lookup, SliceKind, Snapshot, host_slice, kind_of, vpc_slice
+from ondemand.slice_cache import Applied, SliceCache
+from ondemand.slices import vpc_slice
 from ondemand.verdict import (
     Allow,
     Answer,
@@ -37,83 +36,6 @@ from ondemand.world import World
 MAX_NEEDS: Final = 1_000
 
 
-class ExplainError(Exception):
-    """The question cannot be answered; the message names the thing and the mend."""
-
-
-class Summary(Protocol):
-    """A slice in a listing."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class Store(Protocol):
-    """The part of a slice source that is read here, and a listing of what is in it."""
-
-    def get(self, name: str, key: str) -> Lookup: ...
-
-    def snapshot(self, name: str) -> Snapshot: ...
-
-    def summaries(self) -> Iterable[Summary]: ...
-
-
-def host_of_port(store: Store, port_id: str, only_host: str | None = None) -> str:
-    """The host whose slice has this port.
-
-    Raises:
-        ExplainError: none has it, or several have.
-        SourceError: the store cannot be read.
-    """
-    hosts = hosts_of(store, only_host)
-    found = [h for h in hosts if store.get(host_slice(h), port_key(port_id)).payload is not None]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ExplainError(
-            f"port {port_id!r} is bound on the hosts {', '.join(found)}: say on which, with --host"
-        )
-    where = f"host {only_host!r}" if only_host is not None else "no host of the store"
-    ids = [
-        key.removeprefix("port/") for h in hosts for key in store.snapshot(host_slice(h)).records
-    ]
-    hint = did_you_mean(port_id, ids) or _there_are("ports", sorted(ids))
-    verb = "has no port" if only_host is not None else "has a port"
-    raise ExplainError(f"{where} {verb} {port_id!r}{hint}")
-
-
-def has_port(store: Store, port_id: str) -> str | None:
-    """The host whose slice has this port, None when no host has it or several have."""
-    try:
-        return host_of_port(store, port_id)
-    except ExplainError:
-        return None
-
-
-def hosts_of(store: Store, only_host: str | None = None) -> list[str]:
-    """The hosts that have a slice, or just ``only_host``.
-
-    Raises:
-        ExplainError: it has none.
-        SourceError: the store cannot be read.
-    """
-    names = [one.name for one in store.summaries()]
-    hosts = sorted(n.partition("/")[2] for n in names if kind_of(n) is SliceKind.HOST)
-    if only_host is None:
-        return hosts
-    if only_host not in hosts:
-        hint = did_you_mean(only_host, hosts) or _there_are("hosts", hosts)
-        raise ExplainError(f"the store has no host {only_host!r}{hint}")
-    return [only_host]
-
-
-def _there_are(what: str, names: list[str]) -> str:
-    if not names:
-        return f"; it has no {what} at all"
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"; it has {', '.join(names[:10])}{more}"
-
-
 class StoreView:
     """One host over a store. Its questions raise SourceError, and ExplainError when the store never
     gives what it is asked for.
@@ -121,6 +43,7 @@ class StoreView:
     Attributes:
         host: its name.
         world: what decisions read; asking fills it.
+        bound: the ports that it may serve.
         tunnel_port: OpenFlow port of the VXLAN interface, 0 when there is none.
         problems: records that count as missing, one sentence each.
     """
@@ -137,12 +60,19 @@ class StoreView:
         self._store = store
         self._fetched: set[Need] = set()
         self.world = World(SliceCache(Settings().neighbor_cache_bytes), b"")
-        self._take(host_slice(host))
+        self.bound = BoundPorts(self.world.cache, host)
+        self._take(self.bound.host_slice)
+        for name in self.bound.slices[1:]:
+            self._take(name)
 
     def bound_ports(self) -> list[Port]:
-        """The ports of the host's slice."""
-        records = self.world.cache.whole(host_slice(self.host)) or {}
-        return [record for record in records.values() if isinstance(record, Port)]
+        """The ports of the host's slice and of its groups' slices."""
+        return [port.record for port in self.bound.all()]
+
+    def slice_of_port(self, port_id: str) -> str:
+        """The slice that has the port; the host's own when none has."""
+        found = self.bound.find(port_id)
+        return self.bound.host_slice if found is None else found.slice
 
     def resolve(self, port: LocalPort, target: bytes) -> Answer | NoAnswer:
         """As ``ondemand.decide.resolve``, with all that it needs."""
@@ -184,28 +114,26 @@ class StoreView:
     def _note(self, applied: Applied) -> None:
         self.problems += [f"{error}; it counts as missing" for error in applied.errors]
 
-    def _tunnel_ip(self, ports: list[Port]) -> bytes:
-        """This host's tunnel address, which only records about its ports tell; b"" when none does."""
-        for port in ports:
-            for ip in port.fixed_ips:
-                neighbor = self._peek(*neighbor_place(port.vpc, ip))
-                if isinstance(neighbor, Neighbor) and neighbor.port == port.id:
-                    return neighbor.host
-        mine = {port.id for port in ports}
-        for record in (self.world.cache.whole(vpc_slice(ports[0].vpc)) or {}).values():
-            if isinstance(record, Claim) and record.port in mine:
-                return record.host
+    def _own_tunnel_ip(self, also: Port | None = None) -> bytes:
+        """This host's tunnel address, which its memberships and records about its ports tell; b"" when
+        none does. ``also`` is a port of a group that is known to be here.
+        """
+        told = next((group.host for group in self.bound.groups if group.host), b"")
+        if told:
+            return told
+        own = [port.record for port in self.bound.all() if port.slice == self.bound.host_slice]
+        for port in [*own, *([also] if also is not None else [])]:
+            found = self._tunnel_of(port)
+            if found:
+                return found
         return b""
 
-    def _peek(self, name: str, key: str) -> Any:
-        """A record without entering it into the cache: what a decision reads, it asks for itself."""
-        payload = self._store.get(name, key).payload
-        if payload is None:
-            return None
-        try:
-            return decode_record(name, key, payload)
-        except RecordError:
-            return None
+    def _tunnel_of(self, port: Port) -> bytes:
+        """The tunnel address of the host that a port is on; b"" when no record tells."""
+        records = (self.world.cache.whole(vpc_slice(port.vpc)) or {}).values()
+        claims = [record for record in records if isinstance(record, Claim)]
+        # Without entering anything into the cache: what a decision reads, it asks for itself.
+        return tunnel_of(self._store, port, claims)
 
 
 class HostView(StoreView):
@@ -225,9 +153,9 @@ class HostView(StoreView):
             reason = "; ".join(self.problems) or "it is not there"
             raise ExplainError(f"port {port_id!r} of host {host!r} cannot be used: {reason}")
         self._take(vpc_slice(port.vpc))
-        ports = [one for one in bound if one.vpc == port.vpc]
+        self.world.tunnel_ip = self._own_tunnel_ip(port)
+        ports = [one for one in bound if one.vpc == port.vpc and self._is_here(one, port)]
         ports.sort(key=lambda one: (one.id != port_id, one.id))
-        self.world.tunnel_ip = self._tunnel_ip(ports)
         self._plug(ports)
         self.tunnel_port = len(ports) + 1
         if port_id not in self.world.ports:
@@ -235,6 +163,13 @@ class HostView(StoreView):
                 f"port {port_id!r} is in subnet {port.subnet!r}, which slice"
                 f" {vpc_slice(port.vpc)!r} does not have: no agent gives it rules until it does"
             )
+
+    def _is_here(self, one: Port, asked: Port) -> bool:
+        """Whether a port is taken for plugged: those that the whole group has are each on one host."""
+        if one.id == asked.id or self.slice_of_port(one.id) == self.bound.host_slice:
+            return True
+        tunnel = self._tunnel_of(one)
+        return bool(tunnel) and tunnel == self.world.tunnel_ip
 
     def _plug(self, ports: list[Port]) -> None:
         topology = self.world.topology(ports[0].vpc)

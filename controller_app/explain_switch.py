@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller_app.decode import MalformedMessage
-from controller_app.explain_store import ExplainError, Store, StoreView, hosts_of
+from controller_app.explain_hosts import Bindings, ExplainError, Store, hosts_of
+from controller_app.explain_store import StoreView
 from controller_app.rule_reader import RuleReader
 from controller_app.switch_query import FlowEntry, SwitchQuery
-from ondemand.local_ports import LocalPort, port_mark
+from ondemand.local_ports import LocalPort, host_mark, port_mark
 from ondemand.pipeline import Pipeline, Table
-from ondemand.read_back import FoundPort, found_ports
+from ondemand.read_back import FoundPort, found_owner, found_ports
 from ondemand.records import Port
-from ondemand.slices import host_slice, vpc_slice
+from ondemand.slices import vpc_slice
 from rule_cache.cookie import MAGIC, MAGIC_MASK, MAGIC_VALUE, is_ours, table_of
 from rule_cache.fields import to_int
 from rule_cache.rule import Rule
@@ -36,11 +37,13 @@ class ServedPorts:
         ports: by zone.
         ofports: zone -> OpenFlow port.
         tunnel_port: OpenFlow port of the VXLAN interface; 0 while no port is reached by it.
+        owner: ``local_ports.host_mark`` of the host whose agent made the rules; None: they do not say.
     """
 
     ports: tuple[FoundPort, ...] = ()
     ofports: dict[int, int] = field(default_factory=dict)
     tunnel_port: int = 0
+    owner: int | None = None
 
     @property
     def marks(self) -> frozenset[int]:
@@ -146,7 +149,8 @@ def served_by(pipeline: Pipeline, rules: Sequence[Rule]) -> ServedPorts:
             tunnel_port = to_int(rule.value_of("tunnel_port"))
         elif rule.shape is pipeline.deliver:
             ofports[to_int(rule.value_of("zone"))] = to_int(rule.value_of("ofport"))
-    return ServedPorts(tuple(found_ports(pipeline, rules)), ofports, tunnel_port)
+    owner = found_owner(pipeline, rules)
+    return ServedPorts(tuple(found_ports(pipeline, rules)), ofports, tunnel_port, owner)
 
 
 def host_of_switch(store: Store, served: ServedPorts, only_host: str | None = None) -> str:
@@ -159,16 +163,21 @@ def host_of_switch(store: Store, served: ServedPorts, only_host: str | None = No
     if only_host is not None:
         return hosts_of(store, only_host)[0]
     marks = served.marks
-    found = [
-        host
-        for host in hosts_of(store)
-        if any(
-            port_mark(key.removeprefix("port/")) in marks
-            for key in store.snapshot(host_slice(host)).records
+    bindings = Bindings(store)
+    served_of = {
+        host: marks.intersection(
+            map(port_mark, (*bindings.of_host(host), *bindings.of_groups(host)))
         )
-    ]
+        for host in hosts_of(store)
+    }
+    found = [host for host, served_here in served_of.items() if served_here]
     if len(found) == 1:
         return found[0]
+    # Hosts of a group share ports. The agent has signed its rules.
+    known: set[int] = set().union(*served_of.values())
+    for host in found:
+        if host_mark(host) == served.owner and served_of[host] == known:
+            return host
     if not marks:
         raise ExplainError(
             "the switch serves no port, which would tell which host of the store it is: say it with"
@@ -207,7 +216,7 @@ class SwitchView(StoreView):
         self._take_vpcs(port for _, port in plugged if port is not None)
         for found, port in plugged:
             self._plug(found, port, served.ofports[found.zone])
-        self.world.tunnel_ip = self._own_tunnel_ip() if tunnel_ip is None else tunnel_ip
+        self.world.tunnel_ip = self._served_tunnel_ip() if tunnel_ip is None else tunnel_ip
 
     def port_of_subnet(self, vni: int) -> LocalPort | None:
         """Any port of the subnet with this VNI: for a location one is as good as another."""
@@ -222,7 +231,8 @@ class SwitchView(StoreView):
 
     def _plug(self, found: FoundPort, port: Port | None, ofport: int) -> None:
         if port is None:
-            self.lost[found.zone] = f"slice {host_slice(self.host)!r} has no such port (any more)"
+            names = " or ".join(map(repr, self.bound.slices))
+            self.lost[found.zone] = f"slice {names} has no such port (any more)"
             return
         topology = self.world.topology(port.vpc)
         subnet = None if topology is None else topology.subnets.get(port.subnet)
@@ -237,9 +247,8 @@ class SwitchView(StoreView):
             LocalPort(port, subnet, ofport, found.zone, epoch, dict(found.remote_epochs))
         )
 
-    def _own_tunnel_ip(self) -> bytes:
-        by_vpc: dict[str, list[Port]] = {}
-        for port in self.bound_ports():
-            by_vpc.setdefault(port.vpc, []).append(port)
-        found = (self._tunnel_ip(ports) for ports in by_vpc.values())
+    def _served_tunnel_ip(self) -> bytes:
+        """The host's tunnel address as the store tells it, or as it does of a port that is served."""
+        served = (port.record for port in self.world.ports.values())
+        found = (self._own_tunnel_ip(port) for port in served)
         return next((address for address in found if address), b"")

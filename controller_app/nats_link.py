@@ -11,19 +11,28 @@ import concurrent.futures
 import contextlib
 import json
 import logging
-import os
 import random
-import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import nats.errors
-from nats.aio.client import Client, Server
+from nats.aio.client import Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from controller_app.nats_login import login_options
+from controller_app.nats_client import NatsClient
+from controller_app.nats_faults import (
+    HANG_UPS,
+    UNKNOWN,
+    Fault,
+    Refusal,
+    StreamMissingError,
+    fault_of,
+    refusal_of,
+)
+from controller_app.nats_login import INBOX, login_options, tls_context
 from controller_app.nats_options import NatsAddress, NatsOptions
 from ondemand.slices import SourceError
 
@@ -37,10 +46,6 @@ _CONNECT_S = 2
 _CLOSE_S = 1
 _CANCEL_S = 0.05
 _CANCEL_ROUNDS = 100
-
-
-class StreamMissingError(SourceError):
-    """The server is there and has no such stream."""
 
 
 class NatsLink:
@@ -64,12 +69,16 @@ class NatsLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         # Of the loop:
-        self._client: Client | None = None
+        self._client: NatsClient | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
-        self._reason = ""
+        self._fault = UNKNOWN
         self._tasks: set[asyncio.Task[None]] = set()
-        self._requests: set[asyncio.Task[Msg]] = set()
+        #: Questions on their way, each with its subject.
+        self._requests: dict[asyncio.Task[Msg], str] = {}
+        #: Questions that the server let fall, and subjects of subscriptions, in lower case.
+        self._refused: dict[asyncio.Task[Msg], Refusal] = {}
+        self._unheard: dict[str, Refusal] = {}
 
     # For other threads
 
@@ -171,13 +180,9 @@ class NatsLink:
         return self._connected.is_set()
 
     def lost_error(self) -> SourceError:
-        reason = f" ({self._reason})" if self._reason else ""
-        return SourceError(
-            f"{self.address.title} does not answer{reason}: start the server, or see whether this"
-            " host reaches it"
-        )
+        return SourceError(f"{self.address.title} {self._fault}")
 
-    async def ready(self) -> Client:
+    async def ready(self) -> NatsClient:
         """The connection, once there is one; SourceError when there is none in time."""
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
@@ -199,10 +204,12 @@ class NatsLink:
             subject, payload, self.options.timeout_s, headers=dict(headers) if headers else None
         )
         task = asyncio.create_task(asked)
-        self._requests.add(task)
+        self._requests[task] = subject
         try:
             return await task
         except asyncio.CancelledError:
+            if task in self._refused:
+                raise self._refused[task].error(self.address.title, subject) from None
             if task in self._requests:
                 task.cancel()
                 raise
@@ -214,14 +221,25 @@ class NatsLink:
                 " JetStream (nats-server -js), or enough servers of the cluster"
             ) from None
         except nats.errors.TimeoutError:
-            if self.is_connected and not self._reason:
-                self._reason = f"no answer in {self.options.timeout_s} s"
-            raise self.lost_error() from None
+            raise self._no_answer(subject) from None
         except (nats.errors.Error, OSError) as error:
-            self._reason = describe(error)
+            self._fault = fault_of(error)
             raise self.lost_error() from None
         finally:
-            self._requests.discard(task)
+            self._requests.pop(task, None)
+            self._refused.pop(task, None)
+
+    def _no_answer(self, subject: str) -> SourceError:
+        for heard, refusal in self._unheard.items():
+            if heard.startswith(INBOX.lower()):
+                return refusal.error(self.address.title, heard)
+        if not self.is_connected:
+            return self.lost_error()
+        # The connection may be gone without a word, or the servers elect a leader, or there is no stream
+        # and this user may not ask for it.
+        reason = f"nothing to {subject!r} in {self.options.timeout_s} s"
+        mend = "see that the stream is there and has a leader, and whether this host reaches the server"
+        return SourceError(f"{self.address.title} {Fault(UNKNOWN.what, reason, mend)}")
 
     async def api(self, call: str, arguments: Mapping[str, object]) -> dict[str, Any]:
         """A call of the JetStream API: its answer, which may hold an "error"."""
@@ -239,10 +257,16 @@ class NatsLink:
     ) -> Subscription:
         """Receive what is published to a subject, also over later connections."""
         client = await self.ready()
+        options = self.options
         try:
-            return await client.subscribe(subject, cb=receive)
+            return await client.subscribe(
+                subject,
+                cb=receive,
+                pending_msgs_limit=options.pending_messages,
+                pending_bytes_limit=options.pending_bytes,
+            )
         except (nats.errors.Error, OSError) as error:
-            self._reason = describe(error)
+            self._fault = fault_of(error)
             raise self.lost_error() from None
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -262,8 +286,20 @@ class NatsLink:
         try:
             await client.flush(timeout=max(1, round(self.options.timeout_s)))
         except (nats.errors.Error, OSError) as error:
-            self._reason = describe(error)
+            self._fault = fault_of(error)
             raise self.lost_error() from None
+
+    async def flush_for(self, subject: str) -> None:
+        """Wait until the server knows of a subscription; NotPermittedError when it let it fall."""
+        self._unheard.pop(subject.lower(), None)
+        await self.flush()
+        refusal = self._unheard.get(subject.lower())
+        if refusal is not None:
+            raise refusal.error(self.address.title, subject)
+
+    def is_let_fall(self, subject: str) -> bool:
+        """Whether the server refused the subscription, also one that was taken before it came back."""
+        return subject.lower() in self._unheard
 
     async def part_bytes(self) -> int:
         """A message may be so long."""
@@ -271,14 +307,16 @@ class NatsLink:
         return min(self.options.part_bytes, client.max_payload - 1024)
 
     async def _connect(self) -> None:
-        client = Client()
+        address = self.address
+        client = NatsClient(partial(tls_context, address) if address.uses_tls else None)
         try:
-            options = await asyncio.to_thread(login_options, self.address)
+            options = await asyncio.to_thread(login_options, address)
             self._client = client
+            self._unheard.clear()
             self.clients += 1
             # Does not return before it is connected, however long that takes.
             await client.connect(
-                list(self.address.servers),
+                list(address.servers),
                 name="ondemand",
                 error_cb=self._failed,
                 disconnected_cb=self._lost,
@@ -294,7 +332,7 @@ class NatsLink:
             )
         except (OSError, ValueError, ImportError, nats.errors.Error) as error:
             # A file that is not there, say. Whoever asks next tries again.
-            self._reason = describe(error)
+            self._fault = fault_of(error)
             self._connecting = None
             return
         await self._back()
@@ -305,23 +343,38 @@ class NatsLink:
             self._connecting = None
 
     async def _failed(self, error: Exception) -> None:
-        # A server that refuses a login says so and hangs up; what it said is the better reason.
-        is_hang_up = isinstance(error, ConnectionResetError | nats.errors.UnexpectedEOF)
-        if not (is_hang_up and self._reason):
-            self._reason = describe(error)
         if isinstance(error, nats.errors.SlowConsumerError):
             for told in tuple(self.on_missed):
                 told(error.subject)
+            return
+        refusal = refusal_of(error)
+        if refusal is not None:
+            self._let_fall(refusal)
+            return
+        # A server that refuses a login says so and hangs up; what it said is the better reason.
+        if not (isinstance(error, HANG_UPS) and self._fault.reason):
+            self._fault = fault_of(error)
+
+    def _let_fall(self, refusal: Refusal) -> None:
+        """The server refused a message or a subscription, and will say nothing more of it."""
+        if refusal.is_subscription:
+            self._unheard[refusal.subject] = refusal
+            return
+        for task, subject in tuple(self._requests.items()):
+            if subject.lower() == refusal.subject:
+                self._refused[task] = refusal
+                task.cancel()
 
     async def _lost(self) -> None:
         self._connected.clear()
-        requests, self._requests = self._requests, set()
+        self._unheard.clear()
+        requests, self._requests = self._requests, {}
         for task in requests:
             task.cancel()
         self._tell()
 
     async def _back(self) -> None:
-        self._reason = ""
+        self._fault = UNKNOWN
         self.generation += 1
         self._connected.set()
         self._tell()
@@ -336,14 +389,3 @@ class NatsLink:
         options = self.options
         pause = min(options.retry_min_s * 2 ** min(server.reconnects, 10), options.retry_max_s)
         return server, pause * random.uniform(0.5, 1.0)
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong, in few words."""
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
-        # asyncio puts addresses into strerror; the number is the system's own. Names that are not
-        # found have numbers below 0, of another table.
-        known = error.errno is not None and error.errno > 0
-        reason = os.strerror(error.errno) if known and error.errno else error.strerror
-        return f"{error.filename}: {reason}" if error.filename else reason
-    return (str(error) or type(error).__name__).removeprefix("nats: ")

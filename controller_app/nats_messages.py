@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from controller_app.nats_commit import FORMAT, CommitError, StoreInfo, decode_store
-from controller_app.nats_link import NatsLink, StreamMissingError
+from controller_app.nats_faults import NotPermittedError, StreamMissingError
+from controller_app.nats_link import NatsLink
 from controller_app.nats_stream import (
     MESSAGE_NOT_FOUND,
     STREAM_NOT_FOUND,
     config_problem,
     error_code,
     error_text,
+    mend_of,
 )
 from controller_app.nats_subjects import Subjects
 from ondemand.slices import SourceError
 
+#: Who cannot ask the leader asks so often, with such pauses; a replica is not longer behind.
+_ASKED_AGAIN: Final = 10
+_AGAIN_S: Final = 0.1
+
 
 class StoreEmptyError(SourceError):
     """The stream is there, and nothing in it says which store it is: it is new, or was emptied."""
+
+
+class SliceDamagedError(SourceError):
+    """What stands last in a slice is no commit, and this user may not look at what is before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ class NatsMessages:
             await self.require_stream()
             self._there = link.generation
         try:
-            stored = await self.read({"last_by_subj": self.subjects.store})
+            stored = await self.last(self.subjects.store)
         except SourceError:
             self._there = 0
             raise
@@ -78,14 +89,37 @@ class NatsMessages:
         address = self._link.address
         return f"publish into it with 'ondemand slices publish STATE.yaml --store {address.url}'"
 
-    async def read(self, place: Mapping[str, object]) -> Stored | None:
-        """The message at a place, from any server that has the stream."""
+    async def last(self, subject: str) -> Stored | None:
+        """The last message of a subject, from any server that has the stream.
+
+        The subject that is read is a part of the one that is asked, so that the server can say who may
+        read what.
+        """
+        return await self._read(f"{self._direct}.{subject}", {"last_by_subj": subject}, b"")
+
+    async def next(self, subject: str, after: int) -> Stored | None:
+        """The message of a subject that follows a place in the stream.
+
+        Raises:
+            NotPermittedError: this user may read by subject only.
+        """
+        place: dict[str, object] = {"seq": after + 1, "next_by_subj": subject}
+        return await self._read(self._direct, place, json.dumps(place).encode())
+
+    async def _read(
+        self, subject: str, place: Mapping[str, object], payload: bytes
+    ) -> Stored | None:
         try:
-            answer = await self._link.request(self._direct, json.dumps(place).encode())
+            answer = await self._link.request(subject, payload)
         except StreamMissingError:
             # Or the message itself carries the header by which the client knows that nobody answers.
             await self.require_stream()
-            return await self.read_leader(place)
+            try:
+                return await self.read_leader(place)
+            except NotPermittedError:
+                return Stored(0, b"")
+        except NotPermittedError:
+            raise
         except SourceError:
             if self._link.is_connected:
                 # The server does not answer for a stream that it does not have: say that.
@@ -102,6 +136,22 @@ class NatsMessages:
             f"{self._link.address.title} cannot be read (status {status or 'unknown'}):"
             " see the log of the server"
         )
+
+    async def freshest(self, subject: str) -> Stored | None:
+        """As ``last``, where a replica that lags behind would be taken for a store that went back.
+
+        The leader of the stream is asked; and who may not do that asks whoever answers several times.
+        """
+        try:
+            return await self.read_leader({"last_by_subj": subject})
+        except NotPermittedError:
+            found = None
+            for _ in range(_ASKED_AGAIN):
+                stored = await self.last(subject)
+                if stored is not None and (found is None or stored.sequence > found.sequence):
+                    found = stored
+                await asyncio.sleep(_AGAIN_S)
+            return found
 
     async def read_leader(self, place: Mapping[str, object]) -> Stored | None:
         """As ``read``, from the leader of the stream, which has the last word; it is slower."""
@@ -127,7 +177,11 @@ class NatsMessages:
         asked for by STREAM.MSG.GET while the stream is being made, as those ask who wait for it.
         """
         link = self._link
-        answer = await link.api(f"STREAM.INFO.{self.subjects.stream}", {})
+        try:
+            answer = await link.api(f"STREAM.INFO.{self.subjects.stream}", {})
+        except NotPermittedError:
+            # Then what is asked next will tell.
+            return
         code = error_code(answer)
         if code == STREAM_NOT_FOUND:
             raise StreamMissingError(f"{link.address.title} does not exist: {self._how_to_fill()}")
@@ -142,4 +196,4 @@ class NatsMessages:
 
 
 def api_error(link: NatsLink, answer: Mapping[str, Any]) -> SourceError:
-    return SourceError(f"{link.address.title} refused: {error_text(answer)}")
+    return SourceError(f"{link.address.title} refused: {error_text(answer)}{mend_of(answer)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ from controller_app.nats_subjects import STREAM_PATTERN, is_stream_name
 DEFAULT_STREAM: Final = "ondemand"
 DEFAULT_PORT: Final = 4222
 SCHEMES: Final = ("nats", "tls")
+#: What the URL of a store may say behind "?", and what it means: see ``NatsAddress``.
+URL_KEYS: Final = ("user", "password_file", "credentials", "tls_ca", "tls_cert", "tls_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,8 @@ class NatsAddress:
         stream: the stream's name.
         user: for servers with users in their configuration; "": none, or as the URL has it.
         password_file: the password of ``user``, on its first line.
-        credentials: file of a user's JWT and seed (needs the package nkeys); None: none.
-        tls_ca: certificate authority of the server, PEM; None: the system's.
+        credentials: file of a user's JWT and seed, or of the seed of an nkey alone; None: none.
+        tls_ca: certificate authority of the server, PEM, the only one trusted; None: the system's.
         tls_cert, tls_key: our own certificate and key, PEM; None: none.
     """
 
@@ -49,12 +52,14 @@ class NatsAddress:
 
     @property
     def url(self) -> str:
-        """As ``parse_store_url`` reads it; no password is in it."""
+        """As ``parse_store_url`` reads it; with what the server is known by, and not who we are."""
         scheme = self.servers[0].partition("://")[0]
         hosts = ",".join(
             _without_login(server).partition("://")[2].rstrip("/") for server in self.servers
         )
-        return f"{scheme}://{hosts}" + (f"/{self.stream}" if self.stream != DEFAULT_STREAM else "")
+        stream = f"/{self.stream}" if self.stream != DEFAULT_STREAM else ""
+        query = f"?tls_ca={urllib.parse.quote(str(self.tls_ca))}" if self.tls_ca else ""
+        return f"{scheme}://{hosts}{stream}{query}"
 
     @property
     def title(self) -> str:
@@ -85,15 +90,52 @@ def parse_servers(text: str) -> tuple[str, ...]:
 
 
 def parse_store_url(url: str) -> NatsAddress:
-    """``nats://host:port,host:port/STREAM``; without a stream it is the usual one.
+    """``nats://host:port,host:port/STREAM?KEY=VALUE&KEY=VALUE``; without a stream it is the usual one.
+
+    Keys are those of ``URL_KEYS``, as in [source] of the configuration: ``tls_ca=/etc/ca.pem`` and so on.
 
     Raises:
         ValueError: the text is none.
     """
-    scheme, _, rest = url.partition("://")
+    place, _, query = url.partition("?")
+    scheme, _, rest = place.partition("://")
     hosts, _, stream = rest.partition("/")
     servers = tuple(f"{scheme}://{host}" for host in hosts.split(",") if host)
-    return NatsAddress(tuple(map(_server, servers)), stream or DEFAULT_STREAM)
+    given = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    for key, value in given.items():
+        if key not in URL_KEYS or not value:
+            keys = ", ".join(URL_KEYS)
+            raise ValueError(f"{key}={value} is nothing that a store may have; it may have {keys}")
+    paths = {key: Path(value) for key, value in given.items() if key != "user"}
+    address = NatsAddress(
+        tuple(map(_server, servers)),
+        stream or DEFAULT_STREAM,
+        user=given.get("user", ""),
+        password_file=paths.get("password_file"),
+        credentials=paths.get("credentials"),
+        tls_ca=paths.get("tls_ca"),
+        tls_cert=paths.get("tls_cert"),
+        tls_key=paths.get("tls_key"),
+    )
+    problems = login_problems(given)
+    if problems:
+        raise ValueError(f"in {address.url}, {problems[0]}")
+    return address
+
+
+def login_problems(given: Mapping[str, object]) -> list[str]:
+    """What lacks its other half, of the keys in ``URL_KEYS`` that are given."""
+    problems = []
+    for one, others in (
+        # A user whom the server knows by the certificate has no password.
+        ("user", ("password_file", "tls_cert")),
+        ("password_file", ("user",)),
+        ("tls_cert", ("tls_key",)),
+        ("tls_key", ("tls_cert",)),
+    ):
+        if given.get(one) and not any(map(given.get, others)):
+            problems.append(f"{one} needs {' or '.join(others)} beside it")
+    return problems
 
 
 def is_store_url(text: str) -> bool:
@@ -125,6 +167,8 @@ class NatsOptions:
     is still the one it was, and looks at one of its slices. ``in_flight``: requests of one call at the
     same time. ``tombstones_per_slice``: removals that are remembered. ``whole_below``: a slice smaller
     than this is written whole each time. ``part_bytes``: a commit larger than this goes in parts.
+    ``pending_messages`` and ``pending_bytes``: as much of one slice may wait to be received; what is more
+    is dropped, and looked up.
     """
 
     timeout_s: float = 2.0
@@ -135,3 +179,5 @@ class NatsOptions:
     tombstones_per_slice: int = 10_000
     whole_below: int = 4096
     part_bytes: int = 512 * 1024
+    pending_messages: int = 4096
+    pending_bytes: int = 16 << 20

@@ -8,26 +8,29 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from controller_app.nats_commit import (
+    MAX_BASE_BYTES,
     Commit,
     CommitError,
+    Records,
     SliceState,
     StoreInfo,
+    decode_base,
     decode_commit,
     delta,
     in_order,
     lookup,
     snapshot,
     state_of,
-    with_parts,
 )
+from controller_app.nats_faults import NotPermittedError
 from controller_app.nats_link import NatsLink
-from controller_app.nats_messages import NatsMessages, api_error
+from controller_app.nats_messages import NatsMessages, SliceDamagedError, api_error
 from controller_app.nats_stream import error_code
 from ondemand.slices import Delta, Lookup, Snapshot, TooOld
 
 T = TypeVar("T")
 
-#: The base of a commit that was just read may be replaced before it is asked for; not often in a row.
+#: The base of a commit that was just read may be dropped before it is asked for; not often in a row.
 _ATTEMPTS: Final = 8
 _PAUSE_S: Final = 0.002
 #: Messages of one slice that are looked through for the last sound one.
@@ -35,7 +38,7 @@ _SEARCHED: Final = 10_000
 
 
 class _GoneError(Exception):
-    """A message that a commit refers to is there no more."""
+    """A part that a commit refers to is there no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +112,11 @@ class NatsReader:
         for _ in range(_ATTEMPTS):
             if head is None:
                 return SliceState(name)
-            commit = head.commit
-            if commit is None:
+            if head.commit is None:
                 break
             try:
-                base = None if commit.is_whole else await self._commit_at(commit.base)
-                return state_of(name, head.sequence, commit, base)
+                base = await self._base(name, head.commit)
+                return state_of(name, head.sequence, head.commit, base)
             except _GoneError:
                 # A newer base took its place meanwhile, or a replica does not have it yet.
                 await asyncio.sleep(_PAUSE_S)
@@ -166,44 +168,42 @@ class NatsReader:
     async def _head(self, name: str, *, is_fresh: bool = False) -> _Head | None:
         """The last message of a slice, None when it was never written."""
         await self._verify()
+        subject = self.subjects.log(name)
         messages = self.messages
-        stored = None
-        for _ in range(_ATTEMPTS):
-            place = {"last_by_subj": self.subjects.log(name)}
-            stored = await (messages.read_leader(place) if is_fresh else messages.read(place))
-            if stored is None:
-                # Never written; or the stream was emptied, which must not look like that.
-                if self._is_founded:
-                    await self.store()
-                return None
-            try:
-                return _Head(stored.sequence, await self._whole(decode_commit(stored.data)))
-            except CommitError:
-                break
-            except _GoneError:
-                await asyncio.sleep(_PAUSE_S)  # as for a base
-        return None if stored is None else _Head(stored.sequence, None)
-
-    async def _commit_at(self, sequence: int) -> Commit:
-        stored = await self.messages.read({"seq": sequence})
+        stored = await (messages.freshest(subject) if is_fresh else messages.last(subject))
         if stored is None:
-            raise _GoneError
-        return await self._whole(decode_commit(stored.data))
+            # Never written; or the stream was emptied, which must not look like that.
+            if self._is_founded:
+                await self.store()
+            return None
+        try:
+            return _Head(stored.sequence, decode_commit(name, stored.data))
+        except CommitError:
+            return _Head(stored.sequence, None)
 
-    async def _whole(self, commit: Commit) -> Commit:
-        """A commit with the records that were put into parts."""
-        if not commit.parts:
-            return commit
+    async def _base(self, name: str, commit: Commit) -> Records:
+        """What a commit's base holds.
+
+        Raises:
+            CommitError: something else.
+        """
+        if commit.is_whole:
+            return {}
         pieces: dict[int, bytes] = {}
+        size = 0
 
-        async def fetch(sequence: int) -> None:
-            stored = await self.messages.read({"seq": sequence})
+        async def fetch(number: int) -> None:
+            nonlocal size
+            stored = await self.messages.last(self.subjects.part(name, commit.base, number))
             if stored is None:
                 raise _GoneError
-            pieces[sequence] = stored.data
+            size += len(stored.data)
+            if size > MAX_BASE_BYTES:
+                raise CommitError("the base is too large")
+            pieces[number] = stored.data
 
-        await self.in_parallel(fetch, commit.parts)
-        return with_parts(commit, b"".join(pieces[sequence] for sequence in commit.parts))
+        await self.in_parallel(fetch, range(commit.parts))
+        return decode_base(commit, b"".join(pieces[number] for number in range(commit.parts)))
 
     async def _search(self, name: str) -> SliceState:
         """The last state of a slice that can be read, in whose subject stands what is no commit.
@@ -212,20 +212,21 @@ class NatsReader:
         """
         subject = self.subjects.log(name)
         found = SliceState(name, is_damaged=True)
-        base: tuple[int, Commit] | None = None
         last = 0
         for _ in range(_SEARCHED):
-            stored = await self.messages.read({"seq": last + 1, "next_by_subj": subject})
+            try:
+                stored = await self.messages.next(subject, last)
+            except NotPermittedError:
+                raise SliceDamagedError(
+                    f"slice {name!r} of {self._link.address.title} ends with what is no commit, and"
+                    " this user may not look behind it: publish the slice again"
+                ) from None
             if stored is None:
                 break
             last = stored.sequence
             try:
-                commit = await self._whole(decode_commit(stored.data))
-                if commit.is_whole:
-                    base = (last, commit)
-                elif base is None or base[0] != commit.base:
-                    continue
-                state = state_of(name, last, commit, None if commit.is_whole else base[1])
+                commit = decode_commit(name, stored.data)
+                state = state_of(name, last, commit, await self._base(name, commit))
             except (CommitError, _GoneError):
                 continue
             if state.version >= found.version:

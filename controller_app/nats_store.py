@@ -6,11 +6,13 @@ the thread of the link and waits for the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from controller_app.nats_commit import FORMAT
-from controller_app.nats_link import NatsLink, StreamMissingError
+from controller_app.nats_faults import StreamMissingError
+from controller_app.nats_link import NatsLink
 from controller_app.nats_messages import StoreEmptyError
 from controller_app.nats_options import NatsAddress, NatsOptions
 from controller_app.nats_reader import NatsReader
@@ -19,6 +21,10 @@ from controller_app.nats_writer import NatsWriter
 from controller_app.sqlite_store import SliceSummary
 from ondemand.publishing import Payloads, Progress, PublishResult
 from ondemand.slices import Deliver, Delta, Lookup, Snapshot, SourceError, TooOld, kind_of
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class NatsStore:
@@ -34,11 +40,17 @@ class NatsStore:
     is_local = False
 
     def __init__(
-        self, address: NatsAddress, *, writer: bool = False, options: NatsOptions | None = None
+        self,
+        address: NatsAddress,
+        *,
+        writer: bool = False,
+        options: NatsOptions | None = None,
+        clock_ms: Callable[[], int] = _clock_ms,
     ) -> None:
+        """``clock_ms``: milliseconds since 1970, from which a new store and new slices count."""
         self._link = NatsLink(address, options or NatsOptions())
         self._reader = NatsReader(self._link)
-        self._writer = NatsWriter(self._link) if writer else None
+        self._writer = NatsWriter(self._link, clock_ms) if writer else None
         self._watches: set[NatsWatch] = set()
 
     def __enter__(self) -> Self:

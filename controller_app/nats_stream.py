@@ -74,3 +74,29 @@ def error_code(answer: Mapping[str, Any]) -> int:
 def error_text(answer: Mapping[str, Any]) -> str:
     error = answer.get("error")
     return str(error.get("description")) if isinstance(error, dict) else "no reason given"
+
+
+#: What is to be done about a refusal, by what the server says of it (``server/errors.json``).
+_MENDS: Final = (
+    (
+        ("maximum bytes exceeded", "maximum messages exceeded", "maximum messages per subject"),
+        "the stream is full; raise its limits with 'nats stream edit', or remove slices",
+    ),
+    (
+        ("insufficient storage", "insufficient resources", "resource limits exceeded", "no space"),
+        "the server is full; raise max_file_store in its configuration, or give it a larger disk",
+    ),
+    (
+        ("message size exceeds",),
+        "raise max_msg_size of the stream with 'nats stream edit'",
+    ),
+)
+
+
+def mend_of(answer: Mapping[str, Any]) -> str:
+    """What is to be done about an error, to be put behind it; "" when that is not known."""
+    said = error_text(answer).lower()
+    for texts, mend in _MENDS:
+        if any(text in said for text in texts):
+            return f": {mend}"
+    return ""

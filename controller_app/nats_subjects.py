@@ -3,7 +3,7 @@
 In a stream named S there are::
 
     S.log.<slice>   commits, the truth (see ``nats_commit``)      S.log.store   which store this is
-    S.part.<slice>  pieces of commits that one message cannot hold
+    S.part.<slice>.<base>.<number>   the bases of commits, in pieces
     S.live.<slice>  what the server repeats of S.log.<slice> once it is stored; not kept
 
 A slice's name is its tokens: ``nbr/v/10.0.0.0`` is ``nbr.v.10%2E0%2E0%2E0``.
@@ -29,10 +29,11 @@ def is_stream_name(name: str) -> bool:
 
 def tokens(name: str) -> str:
     """Any text as tokens of a subject, one for each part between slashes."""
-    return ".".join(_token(part) for part in name.split("/"))
+    return ".".join(token_of(part) for part in name.split("/"))
 
 
-def _token(part: str) -> str:
+def token_of(part: str) -> str:
+    """Any text as one token of a subject."""
     quoted = urllib.parse.quote(part, safe=":", errors="surrogatepass")
     return quoted.replace(".", "%2E") or _EMPTY
 
@@ -84,8 +85,12 @@ class Subjects:
     def log(self, name: str) -> str:
         return f"{self.stream}.log.{tokens(name)}"
 
-    def part(self, name: str) -> str:
-        return f"{self.stream}.part.{tokens(name)}"
+    def part(self, name: str, base: str, number: int) -> str:
+        return f"{self.stream}.part.{tokens(name)}.{base}.{number}"
+
+    def parts_of(self, name: str) -> str:
+        """All parts of one slice; those of another have more or fewer tokens, or other ones."""
+        return f"{self.stream}.part.{tokens(name)}.*.*"
 
     def live(self, name: str) -> str:
         return f"{self.stream}.live.{tokens(name)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from nats.aio.msg import Msg
@@ -18,9 +19,13 @@ from controller_app.nats_commit import (
     snapshot,
     state_of,
 )
+from controller_app.nats_faults import NotPermittedError
 from controller_app.nats_link import NatsLink
+from controller_app.nats_messages import SliceDamagedError
 from controller_app.nats_reader import NatsReader
 from ondemand.slices import Deliver, Delta, Snapshot, SourceError, SourceEvent, SourceState
+
+LOG = logging.getLogger(__name__)
 
 #: The held version of a slice whose reader must get the snapshot, because the store is another one.
 _UNKNOWN = -1
@@ -59,6 +64,8 @@ class NatsWatch:
         self._reading: set[str] = set()
         #: Slices whose history has two ends; only the leader of the stream knows which one counts.
         self._forked: set[str] = set()
+        #: Slices that cannot be read while others can, and why; each audit tries them again.
+        self._unreadable: dict[str, str] = {}
         self._error: str | None = None
         self._audited: list[str] = []
         self._wake = asyncio.Event()
@@ -126,6 +133,7 @@ class NatsWatch:
         self._behind.discard(name)
         self._asked.pop(name, None)
         self._forked.discard(name)
+        self._unreadable.pop(name, None)
         subscription = self._subscriptions.pop(name, None)
         if subscription is not None:
             self._unsubscribe(subscription)
@@ -149,6 +157,7 @@ class NatsWatch:
     def _audit(self) -> None:
         """Nothing stays wrong for ever, whatever was lost on the way: look at one slice after another."""
         self._must_verify = True
+        self._behind.update(self._unreadable)
         if not self._audited:
             self._audited = list(self._held)
         if self._audited:
@@ -168,7 +177,7 @@ class NatsWatch:
                 self._audit()
             try:
                 await self._verify()
-                await self._reader.in_parallel(self._bring, sorted(self._behind))
+                await self._reader.in_parallel(self._bring_if_readable, sorted(self._behind))
                 pause = options.retry_min_s
             except SourceError as error:
                 self._lost(error)
@@ -201,7 +210,7 @@ class NatsWatch:
         if self._store_subscription is None:
             subject = self._reader.subjects.live_store
             self._store_subscription = await link.subscribe(subject, self._store_changed)
-            await link.flush()
+            await link.flush_for(subject)
         self._must_verify = True
         store = await self._reader.store()
         self._must_verify = False
@@ -220,6 +229,18 @@ class NatsWatch:
         self._must_verify = True
         self._wake.set()
 
+    async def _bring_if_readable(self, name: str) -> None:
+        """As ``_bring``; what is wrong with one slice keeps nobody from the others."""
+        try:
+            await self._bring(name)
+        except (NotPermittedError, SliceDamagedError) as error:
+            self._behind.discard(name)
+            if name in self._held and self._unreadable.get(name) != str(error):
+                self._unreadable[name] = str(error)
+                LOG.warning("%s", error)
+        else:
+            self._unreadable.pop(name, None)
+
     async def _bring(self, name: str) -> None:
         """Look up what a slice has that the reader has not, and deliver it."""
         held = self._held.get(name)
@@ -227,6 +248,8 @@ class NatsWatch:
             self._behind.discard(name)
             return
         asked = self._asked[name]
+        if self._link.is_let_fall(self._reader.subjects.live(name)) and name in self._subscriptions:
+            self._unsubscribe(self._subscriptions.pop(name))
         if name not in self._subscriptions:
             await self._subscribe(name)
         self._behind.discard(name)
@@ -253,12 +276,16 @@ class NatsWatch:
 
         subject = self._reader.subjects.live(name)
         subscription = await self._link.subscribe(subject, receive)
+        try:
+            # Only now is it certain that what is written after the look into the stream arrives.
+            await self._link.flush_for(subject)
+        except SourceError:
+            self._unsubscribe(subscription)
+            raise
         if self._closing or name not in self._held or name in self._subscriptions:
             self._unsubscribe(subscription)
         else:
             self._subscriptions[name] = subscription
-        # Only now is it certain that what is written after the look into the stream arrives.
-        await self._link.flush()
 
     async def _event(self, name: str, held: int) -> Delta | Snapshot:
         is_fresh = name in self._forked
@@ -293,7 +320,7 @@ class NatsWatch:
         event = None
         if held != _UNKNOWN and name not in self._behind and name not in self._reading:
             try:
-                event = _event_of(name, held, decode_commit(data))
+                event = _event_of(name, held, decode_commit(name, data))
             except CommitError:
                 event = None
         if event is None:
@@ -328,11 +355,11 @@ def _is_fork(message: Msg) -> bool:
 
 def _event_of(name: str, held: int, commit: Commit) -> Delta | Snapshot | None:
     """What a commit means to who holds version ``held``; None when it does not say."""
-    if commit.parts or commit.version < held or not commit.tells_since(held):
+    if commit.version < held or not commit.tells_since(held):
         return None
     found = delta(name, held, commit, commit.records)
     if isinstance(found, Delta):
         return found
     if not commit.is_whole:
         return None
-    return snapshot(state_of(name, 0, commit, None))
+    return snapshot(state_of(name, 0, commit, {}))

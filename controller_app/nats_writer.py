@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from controller_app.nats_commit import (
+    ALWAYS,
     FORMAT,
+    MAX_BASE_BYTES,
     MAX_PARTS,
+    MAX_RECORDS,
+    Commit,
+    Record,
     SliceState,
     StoreInfo,
     encode,
+    needs_base,
     next_commit,
+    placed,
 )
-from controller_app.nats_link import NatsLink, StreamMissingError
+from controller_app.nats_faults import StreamMissingError
+from controller_app.nats_link import NatsLink
 from controller_app.nats_messages import StoreEmptyError, api_error
 from controller_app.nats_reader import NatsReader
 from controller_app.nats_stream import (
@@ -56,8 +61,10 @@ Changes = Sequence[tuple[str, bytes | None]]
 class NatsWriter:
     """What ``NatsStore`` needs for writing. One for each store."""
 
-    def __init__(self, link: NatsLink) -> None:
+    def __init__(self, link: NatsLink, clock_ms: Callable[[], int]) -> None:
+        """``clock_ms``: milliseconds since 1970."""
         self._link = link
+        self._clock_ms = clock_ms
         self._reader = NatsReader(link, is_founded=False)
         self._subjects = self._reader.subjects
 
@@ -181,55 +188,82 @@ class NatsWriter:
 
     async def _commit(self, info: StoreInfo, state: SliceState, changes: Changes) -> int | None:
         """The version after it; None when somebody else was faster."""
-        options = self._link.options
-        commit = next_commit(
-            state,
-            changes,
-            # Never below what a reader was told that came before the slice was there.
-            start=max(time.time_ns() // 1_000_000, info.born),
-            tombstones=options.tombstones_per_slice,
-            whole_below=options.whole_below,
+        commit, first_part = await self._made(info, state, changes)
+        sequence = await self._put(
+            self._subjects.log(state.name),
+            encode(commit),
+            {
+                "Nats-Expected-Last-Subject-Sequence": str(state.sequence),
+                # All that came before is in it, or in its base; the server drops it in the same step.
+                "Nats-Rollup": "sub",
+            },
         )
-        data = encode(commit)
-        if len(data) > await self._link.part_bytes():
-            parts = await self._put_parts(state.name, encode(commit.records))
-            commit = msgspec.structs.replace(commit, parts=parts, records=())
-            data = encode(commit)
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(state.sequence)}
-        if commit.is_whole:
-            # All that came before is in it; the server drops it in the same step.
-            headers["Nats-Rollup"] = "sub"
-        sequence = await self._put(self._subjects.log(state.name), data, headers)
         if sequence is None:
             return None
-        if commit.is_whole and (commit.parts or state.has_parts):
-            await self._drop_parts(state.name, commit.parts[0] if commit.parts else sequence)
+        if first_part or (commit.is_whole and state.has_parts):
+            await self._drop_parts(state.name, first_part or sequence)
         return commit.version
 
-    async def _put_parts(self, name: str, data: bytes) -> tuple[int, ...]:
-        size = await self._link.part_bytes()
-        if len(data) > size * MAX_PARTS:
-            raise SourceError(
-                f"slice {name!r} of {len(data)} bytes is too large for {self._link.address.title}:"
-                " raise max_payload of the server"
-            )
-        placed: dict[int, int] = {}
+    async def _made(
+        self, info: StoreInfo, state: SliceState, changes: Changes
+    ) -> tuple[Commit, int]:
+        """The commit to write, its base being there, and where that begins when it is a new one."""
+        options = self._link.options
 
-        async def put(start: int) -> None:
-            sequence = await self._put(self._subjects.part(name), data[start : start + size], {})
-            if sequence is not None:
-                placed[start] = sequence
+        def make(whole_below: int) -> Commit:
+            return next_commit(
+                state,
+                changes,
+                # Never below what a reader was told that came before the slice was there.
+                start=max(self._clock_ms(), info.born),
+                tombstones=options.tombstones_per_slice,
+                whole_below=whole_below,
+            )
+
+        commit = make(options.whole_below)
+        most = await self._link.part_bytes()
+        if not commit.is_whole and len(encode(commit)) > most:
+            commit = make(ALWAYS)
+        if commit.is_whole and len(encode(commit)) > most:
+            return await self._on_base(commit, commit.records)
+        if needs_base(commit) and state.head is not None:
+            return await self._on_base(commit, state.head.records)
+        return commit, 0
+
+    async def _on_base(self, commit: Commit, records: Sequence[Record]) -> tuple[Commit, int]:
+        """``commit`` with its base, and where that begins in the stream."""
+        name = commit.slice
+        base = uuid.uuid4().hex
+        data = encode(records)
+        size = await self._link.part_bytes()
+        if len(data) > min(size * MAX_PARTS, MAX_BASE_BYTES) or len(records) > MAX_RECORDS:
+            raise SourceError(
+                f"slice {name!r} of {self._link.address.title} is too large with {len(records)} records"
+                f" in {len(data)} bytes: it may have {MAX_RECORDS}, and"
+                f" {min(size * MAX_PARTS, MAX_BASE_BYTES)} bytes"
+            )
+        first = 0
+
+        async def put(number: int) -> None:
+            nonlocal first
+            piece = data[number * size : (number + 1) * size]
+            sequence = await self._put(self._subjects.part(name, base, number), piece, {})
+            first = first or sequence or 0
 
         # The first one alone: it has the lowest place, and older ones are known by that.
         await put(0)
-        await self._reader.in_parallel(put, range(size, len(data), size))
-        return tuple(placed[start] for start in sorted(placed))
+        parts = -(-len(data) // size)
+        await self._reader.in_parallel(put, range(1, parts))
+        return placed(commit, base, parts), first
 
     async def _drop_parts(self, name: str, before: int) -> None:
-        """Remove the parts of older commits, and those of writers that never came to their commit."""
+        """Remove the bases of older commits, and those of writers that never came to their commit."""
+        if before <= 1:
+            # Nothing can be there; and nats-server 2.9 would take it for "all".
+            return
         answer = await self._link.api(
             f"STREAM.PURGE.{self._subjects.stream}",
-            {"filter": self._subjects.part(name), "seq": before},
+            {"filter": self._subjects.parts_of(name), "seq": before},
         )
         if error_code(answer):
             raise api_error(self._link, answer)
@@ -261,7 +295,7 @@ class NatsWriter:
             await self._create()
         except StoreEmptyError:
             pass
-        return StoreInfo(FORMAT, uuid.uuid4().hex, time.time_ns() // 1_000_000), True
+        return StoreInfo(FORMAT, uuid.uuid4().hex, self._clock_ms()), True
 
     async def _found(self, info: StoreInfo) -> None:
         """Say which store this is, once the first publish is complete.

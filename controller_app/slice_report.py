@@ -7,10 +7,10 @@ from pathlib import Path
 
 from controller_app.cli_support import console, print_json, table
 from controller_app.slice_plan import SlicePlan
+from controller_app.slice_words import changed_line, count_text, fields_of
 from controller_app.sqlite_store import SliceSummary
-from ondemand.codec import RecordError, decode_record
 from ondemand.publishing import SliceCounts
-from ondemand.record_text import Plain, fields_line, record_fields
+from ondemand.record_text import Plain, fields_line
 from ondemand.slices import Snapshot
 
 #: A person reads no longer table; the rest is counted, and JSON has it.
@@ -46,7 +46,9 @@ def report_written(
     if len(written) > _SHOWN_ROWS:
         screen.print(f"... and {len(written) - _SHOWN_ROWS} slices more")
     verb = "would be written" if is_dry_run else "written"
-    screen.print(f"{_count(total, 'record')} {verb} in {_count(len(written), 'slice')} of {store}")
+    screen.print(
+        f"{count_text(total, 'record')} {verb} in {count_text(len(written), 'slice')} of {store}"
+    )
 
 
 def report_diff(state: Path, store: str, found: Sequence[SlicePlan], *, as_json: bool) -> None:
@@ -65,7 +67,7 @@ def report_diff(state: Path, store: str, found: Sequence[SlicePlan], *, as_json:
     screen.print(listing)
     if len(rows) > _SHOWN_ROWS:
         screen.print(f"... and {len(rows) - _SHOWN_ROWS} records more; --json has them all")
-    screen.print(f"{_count(len(rows), 'record')} in {_count(len(found), 'slice')} differ")
+    screen.print(f"{count_text(len(rows), 'record')} in {count_text(len(found), 'slice')} differ")
 
 
 def show_all(store: str, found: Sequence[SliceSummary], *, as_json: bool) -> None:
@@ -89,14 +91,14 @@ def show_all(store: str, found: Sequence[SliceSummary], *, as_json: bool) -> Non
     screen = console()
     screen.print(listing)
     records = sum(one.records for one in found)
-    screen.print(f"{_count(len(found), 'slice')}, {_count(records, 'record')}")
+    screen.print(f"{count_text(len(found), 'slice')}, {count_text(records, 'record')}")
 
 
 def show_slice(snapshot: Snapshot, *, as_json: bool) -> None:
     """All records of a slice."""
     name = snapshot.slice
     records = {
-        key: _fields(name, key, payload) for key, payload in sorted(snapshot.records.items())
+        key: fields_of(name, key, payload) for key, payload in sorted(snapshot.records.items())
     }
     if as_json:
         print_json({"slice": name, "version": snapshot.version, "records": records})
@@ -106,12 +108,12 @@ def show_slice(snapshot: Snapshot, *, as_json: bool) -> None:
         listing.add_row(key, fields_line(fields))
     screen = console()
     screen.print(listing)
-    screen.print(f"{name} at version {snapshot.version}, {_count(len(records), 'record')}")
+    screen.print(f"{name} at version {snapshot.version}, {count_text(len(records), 'record')}")
 
 
 def show_record(name: str, key: str, version: int, payload: bytes, *, as_json: bool) -> None:
     """One record, field by field."""
-    fields = _fields(name, key, payload)
+    fields = fields_of(name, key, payload)
     if as_json:
         print_json({"slice": name, "version": version, "key": key, "record": fields})
         return
@@ -123,7 +125,7 @@ def show_record(name: str, key: str, version: int, payload: bytes, *, as_json: b
 
 def _diff_json(plan: SlicePlan) -> dict[str, object]:
     def fields(payloads: Mapping[str, bytes], keys: Sequence[str]) -> dict[str, dict[str, Plain]]:
-        return {key: _fields(plan.name, key, payloads[key]) for key in keys}
+        return {key: fields_of(plan.name, key, payloads[key]) for key in keys}
 
     was, becomes = (
         fields(plan.current, plan.keys.changed),
@@ -139,34 +141,10 @@ def _diff_json(plan: SlicePlan) -> dict[str, object]:
 
 def _diff_rows(plan: SlicePlan) -> Iterator[tuple[str, str, str, str]]:
     for key in plan.keys.added:
-        yield "+", plan.name, key, fields_line(_fields(plan.name, key, plan.desired[key]))
+        yield "+", plan.name, key, fields_line(fields_of(plan.name, key, plan.desired[key]))
     for key in plan.keys.changed:
-        old = _fields(plan.name, key, plan.current[key])
-        new = _fields(plan.name, key, plan.desired[key])
-        yield "~", plan.name, key, _changed_line(old, new)
+        old = fields_of(plan.name, key, plan.current[key])
+        new = fields_of(plan.name, key, plan.desired[key])
+        yield "~", plan.name, key, changed_line(old, new)
     for key in plan.keys.removed:
-        yield "-", plan.name, key, fields_line(_fields(plan.name, key, plan.current[key]))
-
-
-def _changed_line(old: dict[str, Plain], new: dict[str, Plain]) -> str:
-    """``field=old -> new`` of the fields that differ."""
-    parts = []
-    for name in {**old, **new}:
-        before, after = old.get(name), new.get(name)
-        if before != after:
-            texts = (fields_line({name: value}, names=False) for value in (before, after))
-            parts.append(f"{name}={' -> '.join(texts)}")
-    # Two payloads may differ where no field does: another release wrote the same otherwise.
-    return "  ".join(parts) or "written anew with the same meaning"
-
-
-def _fields(name: str, key: str, payload: bytes) -> dict[str, Plain]:
-    """The record as JSON may hold it, or ``{"error": reason}`` for one that readers will refuse."""
-    try:
-        return record_fields(decode_record(name, key, payload))
-    except RecordError as error:
-        return {"error": error.reason}
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+        yield "-", plan.name, key, fields_line(fields_of(plan.name, key, plan.current[key]))

@@ -40,7 +40,7 @@ class AgentOnHost:
     def __init__(
         self,
         host: ComputeHost,
-        store: Path,
+        store: Path | None,
         *,
         settings: Mapping[str, Mapping[str, Value]] | None = None,
     ) -> None:
@@ -48,7 +48,7 @@ class AgentOnHost:
 
         Args:
             host: its label is the host's id in the goal state.
-            store: the slice store.
+            store: the slice store, an SQLite file; None: ``settings`` say where slices come from.
             settings: further keys of the configuration, by table, such as ``{"rules": {...}}``.
         """
         self.host = host
@@ -70,7 +70,7 @@ class AgentOnHost:
         tables: dict[str, dict[str, Value]] = {
             "host": {"id": host.label, "tunnel_ip": host.tunnel_ip},
             "bridge": {"ovsdb": host.ovsdb_remote, "datapath_type": "netdev"},
-            "source": {"file": str(store)},
+            "source": {} if store is None else {"file": str(store)},
             "state": {"holdings_file": str(host.directory / "agent.holdings")},
             "log": {"format": "json", "file": str(self._log_file)},
             "metrics": {"snapshot_file": str(self._status_file), "interval_s": STATUS_INTERVAL_S},

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 from controller_app.config_keys import Value
-from controller_app.sqlite_store import SqliteStore
+from controller_app.source_factory import SliceStore
 from mininet_topos.agent_host import AgentError, AgentOnHost
 from mininet_topos.fabric import Fabric
+from mininet_topos.lab_source import LabSource, SourceKind, make_source
 from mininet_topos.ovs_host import ComputeHost
 from mininet_topos.parallel import side_by_side
 from mininet_topos.promises import Measurement
@@ -60,9 +60,13 @@ class AgentLab:
         measurements: what trials have measured.
         step: told in a few words what is being done.
         replaces_all: publishing removes what the goal state does not name.
+        source_kind: what the agents read, to be set before the context is entered.
+        source: it, in the context.
     """
 
     replaces_all: ClassVar[bool] = True
+    source_kind: SourceKind = "sqlite"
+    source: LabSource
 
     def __init__(self, plan: LabPlan, *, progress: Callable[[str], None]) -> None:
         """Nothing is made before the context is entered."""
@@ -72,14 +76,15 @@ class AgentLab:
         self.agents: dict[int, AgentOnHost] = {}
         self.vms: dict[str, Vm] = {}
         self.measurements: list[Measurement] = []
-        self._store: SqliteStore
+        self._store: SliceStore
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.fabric)
-            stack.callback(self.close_store)
+            self.source = make_source(self.source_kind, self.fabric.run, self.fabric.hosts)
             self.open_store()
+            stack.callback(self.close_store)
             self._build()
             self._stack = stack.pop_all()
         return self
@@ -95,16 +100,12 @@ class AgentLab:
     def host(self, number: int) -> ComputeHost:
         return self.fabric.hosts[number - 1]
 
-    @property
-    def store_file(self) -> Path:
-        return self.fabric.run.directory / "slices.db"
-
     def open_store(self) -> None:
         """Open the slice store for publishing, again if it was closed."""
-        self._store = SqliteStore(self.store_file, writer=True)
+        self._store = self.source.open()
 
     def close_store(self) -> None:
-        """Have no file of the store open. May be called again."""
+        """Have no file or connection of the store open. May be called again."""
         self._store.close()
 
     @property
@@ -140,7 +141,10 @@ class AgentLab:
         """Start the agent of a host, again if there was one; it serves some time later."""
         agent = self.agents.get(number)
         if agent is None:
-            agent = AgentOnHost(self.host(number), self.store_file, settings=self.plan.settings)
+            host = self.host(number)
+            settings = self.plan.settings
+            source = {**self.source.settings(host), **settings.get("source", {})}
+            agent = AgentOnHost(host, None, settings={**settings, "source": source})
             self.agents[number] = agent
         agent.start()
         return agent
@@ -153,7 +157,7 @@ class AgentLab:
 
     def _build(self) -> None:
         written = self.publish()
-        self.step(f"published the goal state: {written} records in one SQLite file")
+        self.step(f"published the goal state: {written} records in {self.source.title}")
         self.step(f"starting {self.plan.hosts} agents, one in each host's namespace")
         for number in range(1, self.plan.hosts + 1):
             self.start_agent(number)

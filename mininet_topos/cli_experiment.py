@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from controller_app.cli_support import CommandError, errors_to_exit
+from controller_app.cli_support import HELP, CommandError, errors_to_exit
 from mininet_topos.experiment_registry import EXPERIMENTS
+from mininet_topos.other_experiments import OTHERS, ExperimentCommand
+
+if TYPE_CHECKING:
+    from mininet_topos.lab_source import SourceKind
 
 _HELP: Final = """Break something on real Open vSwitch under live traffic, and see what holds.
 
@@ -20,7 +24,7 @@ root.
 \b
 Experiments:
 {experiments}
-
+{others}
 \b
 How to read the table:
   A TCP stream has one message under way at a time, so what a loss costs is one retransmission,
@@ -35,6 +39,7 @@ Examples:
   sudo ondemand experiment policy-cut
   sudo ondemand experiment migrate --quick --json migrate.json
   sudo ondemand experiment source-outage --keep     look around in it afterwards
+  sudo ondemand experiment policy-cut --source nats
 
 Exit code: 0 every promise held, 1 some did not, 2 error, 130 interrupted.
 """
@@ -47,10 +52,19 @@ def _listing() -> str:
 
 @click.command(
     "experiment",
-    help=_HELP.format(experiments=_listing()),
+    cls=ExperimentCommand,
+    context_settings=HELP,
+    help=_HELP.format(experiments=_listing(), others=OTHERS),
     short_help="Break something on real Open vSwitch under live traffic, and see what holds.",
 )
 @click.argument("name", type=click.Choice(tuple(EXPERIMENTS)), metavar="NAME")
+@click.option(
+    "--source",
+    type=click.Choice(["sqlite", "nats"]),
+    default="sqlite",
+    show_default=True,
+    help="What the agents read: one SQLite file, or a NATS server that the experiment starts.",
+)
 @click.option(
     "--json",
     "json_file",
@@ -60,14 +74,16 @@ def _listing() -> str:
 )
 @click.option("--quick", is_flag=True, help="The short form: fewer streams, shorter looks.")
 @click.option("--keep", is_flag=True, help="Leave the lab running until Enter is pressed.")
-def command(*, name: str, json_file: Path | None, quick: bool, keep: bool) -> None:
+def command(
+    *, name: str, source: SourceKind, json_file: Path | None, quick: bool, keep: bool
+) -> None:
     # Late, so that --help needs nothing but click.
     from mininet_topos.errors import LabError  # noqa: PLC0415
     from mininet_topos.experiment import run_experiment  # noqa: PLC0415
 
     try:
         with errors_to_exit():
-            code = run_experiment(name, quick=quick, json_file=json_file, keep=keep)
+            code = run_experiment(name, quick=quick, json_file=json_file, keep=keep, source=source)
     except LabError as error:
         raise CommandError(str(error)) from error
     click.get_current_context().exit(code)

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from mininet_topos.agent_lab import AgentLab
 from mininet_topos.errors import LabUnavailableError
+from mininet_topos.lab_source import SourceKind, require_source
 from mininet_topos.promises import Outcome, Seen, Trial, check
 from mininet_topos.report import Report, check_place
 from mininet_topos.requirements import PROGRAMS, missing_requirements
@@ -46,6 +47,7 @@ def conduct(
     name: str,
     json_file: Path | None,
     keep: bool,
+    source: SourceKind = "sqlite",
 ) -> int:
     """Show a performance; ``make`` gets the screen that it may tell of progress.
 
@@ -54,6 +56,7 @@ def conduct(
         name: what errors call it, such as ``the demo``.
         json_file: where the report goes as JSON.
         keep: leave the lab running until Enter is pressed.
+        source: what the agents read.
 
     Returns:
         0 if every promise held, else 1.
@@ -63,6 +66,7 @@ def conduct(
         SourceError: the slice store cannot be used.
     """
     check_machine(name)
+    require_source(source)
     if json_file is not None:
         check_place(json_file)
     sweep()
@@ -72,6 +76,7 @@ def conduct(
         screen.expect(len(promises))
         screen.say(shown.headline)
         lab = shown.lab(screen.step)
+        lab.source_kind = source
         with lab:
             outcomes: list[Outcome] = []
             for phase in shown.phases:
@@ -82,7 +87,12 @@ def conduct(
                 outcomes=outcomes,
                 measurements=lab.measurements,
                 seconds=screen.seconds,
-                facts={"hosts": len(lab.agents), "vms": len(lab.vms), **shown.facts},
+                facts={
+                    "hosts": len(lab.agents),
+                    "vms": len(lab.vms),
+                    "source": source,
+                    **shown.facts,
+                },
             )
             screen.close()
             _show(report, screen, lab)
@@ -145,7 +155,12 @@ def _wait(screen: LabScreen, lab: AgentLab, explain: tuple[str, str]) -> None:
         socket = host.directory / "br-int.mgmt"
         screen.say(f"  ovs-ofctl -O OpenFlow13 dump-flows unix:{socket}   # {host.label}")
     port, flow = explain
-    screen.say(f"  ondemand explain --store {lab.store_file} --port {port} '{flow}'")
+    source = lab.source
+    screen.say(f"  {source.prefix}ondemand explain --store {source.place} --port {port} '{flow}'")
+    screen.say(f"  {source.prefix}ondemand slices watch --store {source.place}   # its changes")
+    for number, agent in lab.agents.items():
+        entered = f"mnexec -a {lab.host(number).pid} ondemand"
+        screen.say(f"  {entered} slices verify --config {agent.config_file}   # what it holds")
     try:
         input()
     except EOFError:

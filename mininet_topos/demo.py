@@ -20,6 +20,7 @@ from mininet_topos.demo_latency import latency_trials
 from mininet_topos.demo_on_demand import first_trials, idle_trials, later_trials
 from mininet_topos.demo_reach import reach_trials
 from mininet_topos.demo_state import HTTP, VMS
+from mininet_topos.lab_source import SourceKind
 from mininet_topos.screen import LabScreen
 from mininet_topos.trials import Phase
 from ondemand.publishing import Progress
@@ -32,11 +33,19 @@ _HEADLINE: Final = "Three compute hosts, each with its own Open vSwitch and agen
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """``neighbors``: synthetic ones, 0 for none; ``keep``: leave the lab running until Enter."""
+    """What of the demo can be chosen.
+
+    Attributes:
+        neighbors: synthetic ones, 0 for none.
+        json_file: where the report goes as JSON.
+        keep: leave the lab running until Enter.
+        source: what the agents read.
+    """
 
     neighbors: int = 0
     json_file: Path | None = None
     keep: bool = False
+    source: SourceKind = "sqlite"
 
 
 def phases(neighbors: int, published: Progress) -> list[Phase[DemoLab]]:
@@ -75,4 +84,10 @@ def run_demo(options: DemoOptions) -> int:
             facts={"neighbors": options.neighbors},
         )
 
-    return conduct(make, name="the demo", json_file=options.json_file, keep=options.keep)
+    return conduct(
+        make,
+        name="the demo",
+        json_file=options.json_file,
+        keep=options.keep,
+        source=options.source,
+    )

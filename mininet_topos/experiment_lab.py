@@ -16,7 +16,9 @@ from typing import Final
 from controller_app.config_keys import Value
 from mininet_topos.agent_host import STATUS_INTERVAL_S
 from mininet_topos.agent_lab import AgentLab, LabPlan
+from mininet_topos.errors import LabConfigError
 from mininet_topos.experiment_state import Goal
+from mininet_topos.lab_source import SqliteSource
 from mininet_topos.load import INTERVAL_S, FlowSpec, LoadError, Loads, loads
 from mininet_topos.vm import VM_INTERFACE
 from ondemand.publishing import Payloads
@@ -78,6 +80,18 @@ class ExperimentLab(AgentLab):
         start_s = time.monotonic()
         self._store.publish(payloads, replace_all=self.replaces_all)
         return start_s
+
+    @property
+    def store_file(self) -> Path:
+        """The slice store.
+
+        Raises:
+            LabConfigError: it is no file.
+        """
+        source = self.source
+        if not isinstance(source, SqliteSource):
+            raise LabConfigError(f"the slices are in {source.title}, and not in a file")
+        return source.file
 
     def take_store_away(self) -> None:
         """Move the slice store's files elsewhere, as when a disk goes away."""

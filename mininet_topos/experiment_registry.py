@@ -14,10 +14,12 @@ class Entry:
     Attributes:
         summary: one line.
         module: has ``performance(*, quick: bool) -> Performance``.
+        needs_file: it breaks the file of the slice store, so there must be one.
     """
 
     summary: str
     module: str
+    needs_file: bool = False
 
 
 EXPERIMENTS: Final[Mapping[str, Entry]] = {
@@ -36,6 +38,7 @@ EXPERIMENTS: Final[Mapping[str, Entry]] = {
     "source-outage": Entry(
         "The slice store is away, then back: what is known goes on, what is not heals by itself.",
         "mininet_topos.experiment_source_outage",
+        needs_file=True,
     ),
     "restart": Entry(
         "The agent is killed, then replaced, under load: rules stay, the untrue goes, no packet is lost.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ def sweep() -> Swept:
 
 def _is_ours(directory: Path) -> bool:
     """No link, and made by this user: another user's directory could name any run."""
-    return not directory.is_symlink() and directory.stat().st_uid == os.geteuid()
+    try:
+        status = directory.lstat()
+    except FileNotFoundError:
+        return False  # another run ended meanwhile
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def main() -> int:

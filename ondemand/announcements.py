@@ -2,18 +2,20 @@
 
 Nobody is told by the frame itself: it goes no further, and where a port is, the slices say. But it is a
 sign that the slices have changed or are about to. A host that missed such a change would send to where
-the VM was, so it asks at once for what it does not have of its own slice and of the VM's neighbor records.
+the VM was, so it asks at once for what it does not have of its own slice, those of its host groups, and the
+VM's neighbor records.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from ondemand.bound_ports import BoundPorts
 from ondemand.counters import Counters
 from ondemand.installer import Installer
 from ondemand.local_ports import LocalPort
 from ondemand.messages import Heal
-from ondemand.slices import host_slice, neighbor_slice
+from ondemand.slices import neighbor_slice
 from ondemand.world import World
 
 #: Seconds between two times that announcements of one port make the source be asked.
@@ -24,7 +26,7 @@ class Announcements:
     """Hears what local ports announce."""
 
     def __init__(self, host: str, world: World, installer: Installer, counters: Counters) -> None:
-        self._host_slice = host_slice(host)
+        self._bound = BoundPorts(world.cache, host)
         self._world = world
         self._installer = installer
         self._counters = counters
@@ -38,7 +40,7 @@ class Announcements:
             return
         self._next_s[port.zone] = now_s + PAUSE_S
         shards = (neighbor_slice(port.vpc, ip) for ip in port.record.fixed_ips)
-        for name in dict.fromkeys((self._host_slice, *shards)):
+        for name in dict.fromkeys((*self._bound.slices, *shards)):
             version = self._world.cache.version(name)
             if version is not None:
                 self._installer.effects.requests.append(Heal(name, version))

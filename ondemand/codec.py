@@ -16,6 +16,7 @@ from ondemand.records import (
     ANY_PROTOCOL,
     Claim,
     Group,
+    HostGroup,
     MacPointer,
     Neighbor,
     Port,
@@ -37,7 +38,7 @@ PORTED = frozenset({6, 17, 132})  # TCP, UDP, SCTP
 ICMP, ICMPV6 = 1, 58
 
 _ALLOWED: dict[SliceKind, tuple[type, ...]] = {
-    SliceKind.HOST: (Port,),
+    SliceKind.HOST: (HostGroup, Port),
     SliceKind.HOST_GROUP: (Port,),
     SliceKind.VPC: (Subnet, Router, Route, Claim),
     SliceKind.SECURITY_GROUP: (Group, SecurityRule),
@@ -47,6 +48,7 @@ _ALLOWED: dict[SliceKind, tuple[type, ...]] = {
 
 #: By the name that stands first on the wire (the struct's tag).
 _TYPES: dict[str, type[Record]] = {
+    "hostgroup": HostGroup,
     "port": Port,
     "nbr": Neighbor,
     "mac": MacPointer,
@@ -115,6 +117,10 @@ def check_record(record: Record) -> str | None:
                 _prefix_error("allowed address pair", pair.prefix) or mac_error(pair.mac)
                 for pair in record.pairs
             )
+        )
+    if isinstance(record, HostGroup):
+        return _ids_error(record.id) or (
+            _ip_error("tunnel address", record.host) if record.host else None
         )
     if isinstance(record, Neighbor):
         return (

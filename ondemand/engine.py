@@ -12,6 +12,7 @@ from ondemand.adoption import Adoption, Found, NothingFound
 from ondemand.announcements import Announcements
 from ondemand.counters import Counters
 from ondemand.holdings import Holdings
+from ondemand.idle_sweep import IdleSweep
 from ondemand.installer import RESEND_AFTER_S, Installer
 from ondemand.local_ports import LocalPort
 from ondemand.messages import Effects, Fetch, FlowRemoved, Follow, Forget, PacketIn
@@ -30,6 +31,7 @@ from ondemand.waiting_room import WaitingRoom
 from ondemand.world import World
 from rule_cache.cookie import Cookies
 from rule_cache.rule import Rule
+from rule_cache.tags import Tag
 
 #: How an evicted rule comes back: OFPRR_EVICTION, OpenFlow 1.4 section 7.4.2, which OVS sends as
 #: "delete" to a 1.3 controller.
@@ -103,6 +105,10 @@ class Engine:
             quarantine=self._quarantine,
         )
         self._rejudge = Rejudge(self.world, self._installer, self._maker, self._ports)
+        self._idle = IdleSweep(
+            self.cache, self._installer.ledger.has_tag, idle_s=settings.neighbor_idle_s
+        )
+        self._has_switch = False
         self._changed_ports: list[str] = []
         #: What was found in the switch and is not settled yet; None: all is.
         self._adoption: Adoption | None = None
@@ -208,6 +214,7 @@ class Engine:
             pipeline=self.pipeline,
         )
         self._is_sweeping = False
+        self._has_switch = True
         self._ports.switch_connected(found_ports(self.pipeline, [rule for _, rule in static]))
         self._changed_ports.clear()
 
@@ -217,6 +224,7 @@ class Engine:
         self._rejudge.lost()
         self._rejudge.holds_epochs = True
         self._adoption = None
+        self._has_switch = False
         self._early.clear()
 
     def interfaces_known(self, now_s: float) -> None:
@@ -385,9 +393,11 @@ class Engine:
 
     def tick(self, now_s: float) -> None:
         """A few times a second: let deadlines pass."""
+        self.cache.set_clock(now_s)
         self._judge_changed_ports(now_s)
         self._rejudge.tick(now_s)
         self._quarantine.tick(now_s)
+        self._let_go_of_idle(now_s)
         if len(self._waiting):
             for need, zones in self._waiting.expire(now_s).items():
                 for zone in zones:
@@ -415,11 +425,28 @@ class Engine:
             self.counters.add("cache.dropped", count=len(applied.forgotten))
             self._rejudge.judge_tags(applied.forgotten, now_s)
             self._rejudge.members_forgotten(applied.forgotten_groups)
-            for name in dict.fromkeys(tag.partition(" ")[0] for tag in applied.forgotten):
-                if self.cache.is_idle(name):
-                    self.cache.drop_part(name)
-                    self._installer.effects.requests.append(Forget(name))
+            self._forget_parts(applied.forgotten)
         self._judge_changed_ports(now_s)
+
+    def _let_go_of_idle(self, now_s: float) -> None:
+        """Hold no record that nothing has used for a while."""
+        if not self._has_switch or self._adoption is not None:
+            self._idle.pause()
+            return
+        if self.world.source_down:
+            return  # what leaves now could not be read again
+        left = self._idle.work(now_s)
+        if left:
+            self.counters.add("cache.idle", count=len(left))
+            self._rejudge.unwatched(left)
+            self._forget_parts([held.tag for held in left])
+
+    def _forget_parts(self, tags: list[Tag]) -> None:
+        """Records with these tags have left the cache: follow no shard for their sake."""
+        for name in dict.fromkeys(tag.partition(" ")[0] for tag in tags):
+            if self.cache.is_idle(name):
+                self.cache.drop_part(name)
+                self._installer.effects.requests.append(Forget(name))
 
     def _release(self, need: Need, now_s: float) -> None:
         for packet in self._waiting.release(need):

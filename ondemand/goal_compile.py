@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from ondemand.addresses import Prefix
 from ondemand.goal_ports import PortSpec
+from ondemand.goal_topology import Host
 from ondemand.records import (
     Claim,
     Group,
+    HostGroup,
     MacPointer,
     Neighbor,
     Port,
@@ -51,16 +53,26 @@ def compile_vpc(vpc: CheckedVpc, slices: Slices) -> None:
     for group, rules in vpc.groups:
         _add(slices.setdefault(group_slice(group.id), {}), [group, *rules])
     for port in vpc.ports:
-        record = _port(vpc.id, port)
-        _add(slices.setdefault(host_slice(port.host.id), {}), [record])
-        if port.host.group is not None:
-            _add(slices.setdefault(host_group_slice(port.host.group), {}), [record])
+        add_host(port.host, slices)
+        shared = port.host.group
+        place = host_slice(port.host.id) if shared is None else host_group_slice(shared)
+        _add(slices.setdefault(place, {}), [_port(vpc.id, port)])
         for neighbor in _neighbors(port):
             name = neighbor_slice(vpc.id, neighbor.ip)
             slices.setdefault(name, {})[neighbor.key] = neighbor
         _add(own, _claims(port))
     for pointer in _mac_pointers(vpc.ports):
         slices.setdefault(mac_slice(vpc.id, pointer.mac), {})[pointer.key] = pointer
+
+
+def add_host(host: Host, slices: Slices) -> None:
+    """Add the slice of a host; ports of a host with a group are in the group's slice, once for all of
+    its hosts, and the host's slice names the group.
+    """
+    own = slices.setdefault(host_slice(host.id), {})
+    if host.group is not None:
+        _add(own, [HostGroup(host.group, host.tunnel)])
+        slices.setdefault(host_group_slice(host.group), {})
 
 
 def _add(records: dict[str, Record], new: Iterable[Record]) -> None:

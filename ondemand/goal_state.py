@@ -8,7 +8,7 @@ here. ``docs/goal-state.md`` is the full description.
 from __future__ import annotations
 
 from ondemand.codec import encode_record
-from ondemand.goal_compile import CheckedVpc, Slices, compile_vpc
+from ondemand.goal_compile import CheckedVpc, Slices, add_host, compile_vpc
 from ondemand.goal_model import (
     GoalInput,
     GroupInput,
@@ -22,7 +22,6 @@ from ondemand.goal_ports import check_ports
 from ondemand.goal_problems import GoalStateError, Problems
 from ondemand.goal_rules import check_groups
 from ondemand.goal_topology import Host, check_hosts, check_routers, check_subnets
-from ondemand.slices import host_group_slice, host_slice
 
 __all__ = ["GoalStateError", "Slices", "compile_goal_state", "encode_slices"]
 
@@ -50,9 +49,7 @@ def compile_goal_state(document: object) -> Slices:
     problems.raise_any()
     slices: Slices = {}
     for host in hosts.values():
-        slices[host_slice(host.id)] = {}
-        if host.group is not None:
-            slices[host_group_slice(host.group)] = {}
+        add_host(host, slices)
     for vpc in vpcs:
         compile_vpc(vpc, slices)
     return slices

@@ -7,7 +7,7 @@ otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ondemand.addresses import parse_ip, parse_mac
 from ondemand.applied import Applied, RecordChange, record_tag
@@ -37,13 +37,17 @@ CacheKey = tuple[str, bytes] | tuple[str, str, bytes]
 class Held:
     """A record held in part; ``record`` None is a known absence."""
 
-    __slots__ = ("as_of", "record", "size", "tag")
+    __slots__ = ("as_of", "record", "size", "tag", "used_s")
 
-    def __init__(self, record: Record | None, as_of: int, tag: Tag, size: int) -> None:
+    def __init__(
+        self, record: Record | None, as_of: int, tag: Tag, size: int, used_s: float
+    ) -> None:
         self.record = record
         self.as_of = as_of
         self.tag = tag
         self.size = size
+        #: When a packet asked for it last, by the clock of the cache.
+        self.used_s = used_s
 
 
 class _Part:
@@ -78,6 +82,8 @@ class PartSlices:
     def __init__(self, max_bytes: int, log: WriteLog) -> None:
         self._log = log
         self._parts: dict[str, _Part] = {}
+        #: Monotonic seconds, as of the last time that somebody told.
+        self.clock_s = 0.0
         self.held: FairCache[CacheKey, Held] = FairCache(max_bytes, _size)
 
     def __contains__(self, name: object) -> bool:
@@ -93,6 +99,31 @@ class PartSlices:
         """Whether a shard is followed of which nothing is held any more."""
         part = self._parts.get(name)
         return part is not None and not part.keys
+
+    def held_of(self, name: str) -> list[Held]:
+        """What is held of a shard."""
+        part = self._parts.get(name)
+        if part is None:
+            return []
+        peek = self.held.peek
+        return [held for key in part.keys.values() if (held := peek(key)) is not None]
+
+    def drop_record(self, tag: Tag, may_go: Callable[[Held], bool]) -> Held | None:
+        """Hold a record no more, if it is held and ``may_go``: what was held."""
+        name, _, key = tag.partition(" ")
+        part = self._parts.get(name)
+        cache_key = part.keys.get(key) if part is not None else None
+        held = self.held.peek(cache_key) if cache_key is not None else None
+        if part is None or cache_key is None or held is None or not may_go(held):
+            return None
+        self.held.pop(cache_key)
+        self._leave(part, name, key)
+        return held
+
+    def _leave(self, part: _Part, name: str, key: str) -> None:
+        part.keys.pop(key, None)
+        if part.is_saved:
+            self._log.writes.append(RecordDropped(name, key))
 
     def drop(self, name: str) -> None:
         """Follow a shard no more, forgetting what is held of it."""
@@ -190,7 +221,10 @@ class PartSlices:
                 applied.errors.append(self._too_big(name, key, payload))
                 record, size = None, ENTRY_OVERHEAD_BYTES
         old = self.held.peek(cache_key)
-        self.held.put(cache_key, Held(record, version, record_tag(name, key), size), owner)
+        # A change is no use.
+        used_s = self.clock_s if old is None else old.used_s
+        held = Held(record, version, record_tag(name, key), size, used_s)
+        self.held.put(cache_key, held, owner)
         part.keys[key] = cache_key
         if part.is_saved:
             if record is None and payload is not None:
@@ -215,10 +249,7 @@ class PartSlices:
             if isinstance(held.record, Neighbor) and held.record.groups:
                 vpc = name.split("/", 2)[1]
                 applied.forgotten_groups.setdefault(vpc, set()).update(held.record.groups)
-            part = self._parts[name]
-            part.keys.pop(key, None)
-            if part.is_saved:
-                self._log.writes.append(RecordDropped(name, key))
+            self._leave(self._parts[name], name, key)
         self.held.dropped.clear()
 
     # -- saving ----------------------------------------------------------------------------------
@@ -258,7 +289,7 @@ class PartSlices:
             except ValueError as error:
                 applied.errors.append(RecordError(name, key, str(error)))
                 return None
-        return Held(record, version, record_tag(name, key), size)
+        return Held(record, version, record_tag(name, key), size, self.clock_s)
 
     def unsave_all(self) -> None:
         """The saved holdings have none of it any more."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
+from ondemand.bound_ports import BoundPorts
 from ondemand.counters import Counters
 from ondemand.installer import Installer
 from ondemand.local_ports import LocalPort, Zones, port_mark
 from ondemand.messages import Follow, Forget, SetMeter
 from ondemand.pipeline import Pipeline
 from ondemand.read_back import FoundPort
-from ondemand.records import Port, Subnet, port_key
+from ondemand.records import Port, Subnet
 from ondemand.settings import Settings
-from ondemand.slices import group_slice, host_slice, vpc_slice
+from ondemand.slices import group_slice, vpc_slice
 from ondemand.static_rules import frame_rules, owner_rule, port_rules, quarantine_rules
 from ondemand.world import World
 
@@ -48,7 +49,7 @@ class PortManager:
         on_gone: Callable[[LocalPort], None],
     ) -> None:
         self._host = host
-        self._host_slice = host_slice(host)
+        self._bound = BoundPorts(world.cache, host)
         self._world = world
         self._installer = installer
         self._pipeline = pipeline
@@ -112,7 +113,7 @@ class PortManager:
     @property
     def is_settled(self) -> bool:
         """Whether all is known that tells which of the plugged ports are to be served."""
-        if self._world.cache.whole(self._host_slice) is None:
+        if not self._bound.is_complete:
             return False
         for port_id in self._plugged:
             record = self._record(port_id)
@@ -145,6 +146,7 @@ class PortManager:
 
     def settle_all(self) -> None:
         """After something that many ports depend on changed: the host slice, a VPC."""
+        self.refresh_holdings()
         for port_id in sorted(self._plugged.keys() | self._world.ports.keys()):
             self.settle(port_id)
 
@@ -165,8 +167,10 @@ class PortManager:
         self._warn_of_missing_groups(port_id)
 
     def refresh_holdings(self) -> None:
-        """Follow exactly the whole slices that the plugged ports refer to."""
-        wanted = {self._host_slice}
+        """Follow exactly the slices of the host and of its groups, and those whole slices that the
+        plugged ports refer to.
+        """
+        wanted = set(self._bound.slices)
         for port_id in self._plugged:
             record = self._record(port_id)
             if record is not None:
@@ -212,15 +216,21 @@ class PortManager:
         self._installer.set_static(_quarantine(port), quarantine_rules(self._pipeline, port))
 
     def _record(self, port_id: str) -> Port | None:
-        records = self._world.cache.whole(self._host_slice)
-        record = records.get(port_key(port_id)) if records is not None else None
-        if isinstance(record, Port):
-            return record
-        if records is not None and port_id in self._plugged:
+        found = self._bound.find(port_id)
+        if found is not None:
+            return found.record
+        if not self._bound.is_complete:
+            # It may be in the slice that is still to come, and then nothing happens to it.
+            port = self._world.ports.get(port_id)
+            return None if port is None else port.record
+        if port_id in self._plugged:
+            first, *others = map(repr, self._bound.slices)
+            where = f"neither slice {first} nor {' nor '.join(others)}" if others else ""
             self._warn(
                 port_id,
-                f"interface with iface-id {port_id!r} is plugged, but slice {self._host_slice!r}"
-                " has no such port: it gets no rules until the port is published",
+                f"interface with iface-id {port_id!r} is plugged, but"
+                + (f" {where} has such a port" if where else f" slice {first} has no such port")
+                + ": it gets no rules until the port is published",
             )
         return None
 

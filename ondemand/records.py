@@ -36,8 +36,25 @@ class AddressPair(msgspec.Struct, frozen=True, gc=False, array_like=True):
     mac: bytes
 
 
+class HostGroup(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="hostgroup"):
+    """The host belongs to this host group, and may serve the ports in the group's slice.
+
+    ``host`` is the tunnel address of the host itself, b"" when it is not told. Slice ``host/<host>``,
+    key ``group/<id>``.
+    """
+
+    id: str
+    host: bytes = b""
+
+    @property
+    def key(self) -> str:
+        return "group/" + self.id
+
+
 class Port(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="port"):
-    """A VM's interface bound on this host. Slice ``host/<host>``, key ``port/<id>``."""
+    """A VM's interface bound on this host, or on any host of a group. Slice ``host/<host>`` or
+    ``hostgroup/<group>``, key ``port/<id>``.
+    """
 
     id: str
     mac: bytes
@@ -184,7 +201,18 @@ class SecurityRule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="
         return "rule/" + self.id
 
 
-Record = Port | Neighbor | MacPointer | Subnet | Router | Route | Claim | Group | SecurityRule
+Record = (
+    HostGroup
+    | Port
+    | Neighbor
+    | MacPointer
+    | Subnet
+    | Router
+    | Route
+    | Claim
+    | Group
+    | SecurityRule
+)
 
 
 def neighbor_key(ip: bytes) -> str:

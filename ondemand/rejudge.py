@@ -13,6 +13,7 @@ from typing import assert_never
 
 import msgspec
 
+from ondemand.addresses import parse_ip
 from ondemand.decide import judge, locate, resolve
 from ondemand.holder import claims_tag, topology_tag
 from ondemand.installer import Installer
@@ -21,7 +22,7 @@ from ondemand.policy import narrows
 from ondemand.port_manager import PortManager
 from ondemand.records import Claim, Group, Neighbor, Record, SecurityRule, Subnet
 from ondemand.rules import RuleMaker
-from ondemand.slice_cache import RecordChange, record_tag
+from ondemand.slice_cache import Held, RecordChange, record_tag
 from ondemand.slices import SliceKind, kind_of, vpc_slice
 from ondemand.subjects import LocationSubject, ResolveSubject, Subject, VerdictSubject
 from ondemand.verdict import SOURCE_TAG, Need
@@ -155,6 +156,28 @@ class Rejudge:
         for vpc, lost in groups.items():
             self._unwatched.update(dict.fromkeys(self._letting_in(vpc, lost)))
 
+    def unwatched(self, left: Iterable[Held]) -> None:
+        """These records left the cache because nothing used them, and no rule rests on them.
+
+        A connection that rests on one without a packet meanwhile has to be judged again.
+        """
+        addresses: dict[tuple[str, frozenset[str]], list[bytes]] = {}
+        for held in left:
+            name, _, key = held.tag.partition(" ")
+            kind, _, address = key.partition("/")
+            if kind != "ip":
+                continue
+            vpc, ip, record = name.split("/", 2)[1], parse_ip(address), held.record
+            groups = record.groups if isinstance(record, Neighbor) else self._claimed(vpc, ip)
+            if groups:
+                addresses.setdefault((vpc, frozenset(groups)), []).append(ip)
+        for (vpc, members), ips in addresses.items():
+            for port in self._letting_in(vpc, set(members)):
+                for ip in ips:
+                    if ip not in port.record.fixed_ips:
+                        self._narrowed.with_remote(port, ip)
+        self.move_epochs()
+
     def tick(self, now_s: float) -> None:
         """Move the epochs that ``members_forgotten`` asks for, together and not more often than
         once in ``UNWATCHED_BUMP_S``: a cache that is too small drops records all the time.
@@ -223,16 +246,20 @@ class Rejudge:
         after = set(new.groups) if isinstance(new, Neighbor) else set()
         if old is None and isinstance(new, Neighbor):
             # The address may have been claimed until somebody came to hold it.
-            topology = self._world.topology(vpc)
-            if topology is not None:
-                for subnet in topology.subnet_of(new.ip):
-                    for claim in topology.claims(subnet.id, new.ip):
-                        before.update(claim.groups)
+            before = self._claimed(vpc, new.ip)
         member = old if isinstance(old, Neighbor) else new
         if isinstance(member, Neighbor):
             for port in self._letting_in(vpc, before - after):
                 if member.ip not in port.record.fixed_ips:
                     self._narrowed.with_remote(port, member.ip)
+
+    def _claimed(self, vpc: str, ip: bytes) -> set[str]:
+        """The groups of all ports that claim an address."""
+        topology = self._world.topology(vpc)
+        if topology is None:
+            return set()
+        claims = [claim for s in topology.subnet_of(ip) for claim in topology.claims(s.id, ip)]
+        return {group for claim in claims for group in claim.groups}
 
     def _lose_groups(self, vpc: str, lost: set[str]) -> None:
         """Addresses left these groups: ports that let members in must look at all they have."""

@@ -58,6 +58,9 @@ class Settings:
     park_s: float = 2.0
     #: Bytes that neighbor records may take in the slice cache. 65536..2^36
     neighbor_cache_bytes: int = 64 << 20
+    #: Seconds after which a neighbor record that nothing uses leaves the cache; 0: it never does for
+    #: that. 0..86400
+    neighbor_idle_s: float = 600.0
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -98,4 +101,5 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_parked_per_port", 1, 1_000_000),
     ("park_s", 0.01, 60),
     ("neighbor_cache_bytes", 65_536, 1 << 36),
+    ("neighbor_idle_s", 0, 86_400),
 )

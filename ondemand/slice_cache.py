@@ -6,7 +6,7 @@ Two ways of holding a slice:
 *in part*  neighbor shards: only records that a packet asked for, absences included. Bounded in
            bytes; each record is on the account of the port whose packet asked for it first, and the
            port that holds most gives up its least recently used one. A change to a record not held
-           is ignored.
+           is ignored. Each says when it was used last (``idle_sweep`` lets go of what is not).
 
 An older version never overwrites a newer one: a whole slice has one version, a record held in part
 has the version of the slice when it was read. A gap between versions is reported, never guessed over.
@@ -15,6 +15,7 @@ Only when the store itself is another one do versions of before mean nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ondemand.applied import Applied, RecordChange, record_tag
@@ -33,6 +34,7 @@ from ondemand.slices import (
     neighbor_slice,
 )
 from ondemand.whole_slices import WholeSlices
+from rule_cache.tags import Tag
 
 
 class Restored(NamedTuple):
@@ -80,11 +82,21 @@ class SliceCache:
         return held.records if held is not None and held.loaded else None
 
     def neighbor(self, vpc: str, ip: bytes) -> Held | None:
-        """The neighbor record of an address, or its known absence; None: the source must be asked."""
-        return self._held.get((vpc, ip))
+        """The neighbor record of an address, or its known absence; None: the source must be asked.
+
+        It counts as a use.
+        """
+        held = self._held.get((vpc, ip))
+        if held is not None:
+            held.used_s = self._part.clock_s
+        return held
 
     def mac_pointer(self, vpc: str, subnet: str, mac: bytes) -> Held | None:
-        return self._held.get((vpc, subnet, mac))
+        """As ``neighbor``, for a MAC pointer."""
+        held = self._held.get((vpc, subnet, mac))
+        if held is not None:
+            held.used_s = self._part.clock_s
+        return held
 
     def version(self, name: str) -> int | None:
         """The version held of a slice, None when nothing is."""
@@ -172,6 +184,27 @@ class SliceCache:
         self._part.unsave_all()
         if self._log.is_on:
             self._log.writes.append(SourceChanged(store))
+
+    # -- what is used ----------------------------------------------------------------------------
+
+    def set_clock(self, now_s: float) -> None:
+        """What is read from now on counts as used at this moment."""
+        self._part.clock_s = now_s
+
+    def part_names(self) -> list[str]:
+        """The neighbor shards that are followed."""
+        return list(self._part)
+
+    def held_of(self, name: str) -> list[Held]:
+        """What is held of a neighbor shard, without counting as a use."""
+        return self._part.held_of(name)
+
+    def drop_record(self, tag: Tag, may_go: Callable[[Held], bool]) -> Held | None:
+        """Hold the record of a neighbor shard that has this tag no more, if it is held and ``may_go``.
+
+        What was held. Nobody will tell of its changes now; its shard is followed until ``drop_part``.
+        """
+        return self._part.drop_record(tag, may_go)
 
     def idle_parts(self) -> list[str]:
         """Neighbor shards of which nothing is held any more; they need not be followed."""

@@ -3,8 +3,9 @@
 A *slice* is a named set of records. Its *version* grows with every change, and each change says which
 version it follows, so that a reader sees at once when it missed one. Names::
 
-    host/<host id>            the ports bound on one compute host
-    hostgroup/<group id>      what the hosts of one group (a rack, say) share
+    host/<host id>            the ports bound on one compute host, and the host groups it belongs to
+    hostgroup/<group id>      the ports bound on the hosts of one group (a rack, say), which all of
+                              them share
     vpc/<vpc id>              subnets, routers, routes and address claims of a VPC
     sg/<security group id>    one security group and its rules
     nbr/<vpc id>/<shard>      neighbors; the shard follows from the address (``neighbor_slice``)
@@ -99,7 +100,7 @@ def kind_of(name: str) -> SliceKind:
         kind = SliceKind(head)
     except ValueError:
         raise SliceNameError(
-            f"{name!r} is no slice name: it must start with host/, vpc/, sg/ or nbr/"
+            f"{name!r} is no slice name: it must start with host/, hostgroup/, vpc/, sg/ or nbr/"
         ) from None
     parts = rest.split("/")
     if len(parts) != (2 if kind is SliceKind.NEIGHBORS else 1):

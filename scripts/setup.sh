@@ -3,14 +3,14 @@
 # with the Python packages of constraints.txt. Running it again changes nothing and takes no time.
 #
 # usage: scripts/setup.sh [--bench]
-#   --bench   also the programs that only the benchmarks compare with
+#   --bench   also the programs and packages that only benchmarks and experiments compare with
 #   PYTHON=/path/to/python3   use this interpreter for .venv (3.11 or newer)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly venv=.venv
 readonly stamp=$venv/setup-stamp
-readonly extras=test,dev
+extras=test,dev
 
 say() { echo "setup: $*"; }
 die() {
@@ -21,7 +21,10 @@ die() {
 with_bench=no
 case "${1-}" in
     '') ;;
-    --bench) with_bench=yes ;;
+    --bench)
+        with_bench=yes
+        extras=$extras,scale
+        ;;
     *) die "unknown option '$1'; the only one is --bench." ;;
 esac
 
@@ -110,6 +113,8 @@ venv_task() {
         [ "$(python_version "$PYTHON" 1000)" != "$(python_version "$venv/bin/python" 1000)" ]; then
         echo create
     elif [ "$(<"$stamp")" != "$(fingerprint "$venv/bin/python")" ]; then
+        echo update
+    elif [ "$with_bench" = yes ] && ! "$venv/bin/python" -I -c 'import grpc' 2>/dev/null; then
         echo update
     else
         echo nothing

@@ -124,7 +124,8 @@ def follow_until(recorder: Recorder, replica: Replica, version: int) -> None:
 
 
 def reaches(event: SourceEvent, name: str, version: int) -> bool:
-    return not isinstance(event, SourceState) and event.slice == name and event.version >= version
+    is_told = isinstance(event, Delta | Snapshot) and event.slice == name
+    return is_told and event.version >= version
 
 
 def settle() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
 
 import pytest
 
@@ -14,19 +14,25 @@ from tests.support.nats_server import NatsServer, needs_nats_server
 
 pytestmark = needs_nats_server
 
+#: So that each test has a stream of its own.
+NUMBERS = itertools.count()
+
 #: Without an exception for small slices the tests go through steps and bases, and through parts.
 OPTIONS = {
-    "as-it-is": NatsOptions(tombstones_per_slice=20),
-    "small-pieces": NatsOptions(tombstones_per_slice=20, whole_below=0, part_bytes=256),
+    "as-it-is": NatsOptions(tombstones_per_slice=20, timeout_s=1.0),
+    "small-pieces": NatsOptions(
+        tombstones_per_slice=20, timeout_s=1.0, whole_below=0, part_bytes=256
+    ),
 }
 
 
 class NatsBackend(Backend):
-    """One server; every reader and writer has a connection of its own."""
+    """A stream of its own on one server; every reader and writer has a connection of its own."""
 
-    def __init__(self, folder: Path, options: NatsOptions) -> None:
-        self._server = NatsServer(folder)
+    def __init__(self, server: NatsServer, stream: str, options: NatsOptions) -> None:
+        self._server = server
         self._server.start()
+        self._address = NatsAddress((server.url,), stream)
         self._options = options
         self._stores: list[NatsStore] = []
         self.publisher().publish({}, replace_all=False)
@@ -38,7 +44,7 @@ class NatsBackend(Backend):
         return self._open(writer=True)
 
     def _open(self, *, writer: bool) -> NatsStore:
-        store = NatsStore(NatsAddress((self._server.url,)), writer=writer, options=self._options)
+        store = NatsStore(self._address, writer=writer, options=self._options)
         self._stores.append(store)
         return store
 
@@ -63,12 +69,18 @@ class NatsBackend(Backend):
     def close(self) -> None:
         for store in self._stores:
             store.close()
-        self._server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    made = NatsServer(tmp_path_factory.mktemp("nats"))
+    yield made
+    made.stop()
 
 
 @pytest.fixture(params=OPTIONS)
-def backend(tmp_path, request):
-    made = NatsBackend(tmp_path, OPTIONS[request.param])
+def backend(server, request):
+    made = NatsBackend(server, f"s{next(NUMBERS)}", OPTIONS[request.param])
     yield made
     made.close()
 

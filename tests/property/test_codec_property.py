@@ -14,6 +14,7 @@ from ondemand.records import (
     Claim,
     Direction,
     Group,
+    HostGroup,
     MacPointer,
     Neighbor,
     Port,
@@ -96,6 +97,7 @@ placed_records = st.one_of(
             port_security=st.booleans(),
         ),
     ),
+    st.tuples(st.just("host/h"), st.builds(HostGroup, ids, st.just(b"") | ips)),
     st.tuples(st.just("nbr/v/x"), st.builds(Neighbor, ips, macs, ids, ids, ips, id_tuples)),
     st.tuples(st.just("nbr/v/x"), st.builds(MacPointer, macs, ids, ids, ips)),
     st.tuples(st.just("vpc/v"), subnets()),
@@ -137,7 +139,7 @@ items = st.recursive(
     max_leaves=8,
 )
 tags = st.sampled_from(
-    ["port", "nbr", "mac", "subnet", "router", "route", "claim", "group", "rule"]
+    ["hostgroup", "port", "nbr", "mac", "subnet", "router", "route", "claim", "group", "rule"]
 )
 
 

@@ -150,6 +150,12 @@ class Walk(RuleBasedStateMachine):
         change_port(self.lab.cloud, port, host=host)
         self.changed(is_seen=is_seen)
 
+    @rule(group=st.sampled_from((None, "rack", "row")), is_seen=st.booleans())
+    def change_host_group(self, group: str | None, *, is_seen: bool) -> None:
+        """The ports of the host are published with its group, or by themselves again."""
+        self.lab.cloud.set_host_group(HERE, group)
+        self.changed(is_seen=is_seen)
+
     @rule(order=st.permutations(range(6)))
     def publish(self, order: list[int]) -> None:
         """Write what has changed, slice by slice in some order."""
@@ -504,6 +510,24 @@ class TightWalk(Walk):
         self.lab.advance(UNWATCHED_BUMP_S)
 
 
+class IdleWalk(Walk):
+    """Rules and the records that they rest on leave soon, in any order."""
+
+    limits = Settings(
+        max_rules=100,
+        max_rules_per_port=25,
+        verdict_idle_s=1,
+        location_idle_s=4,
+        neighbor_idle_s=2,
+    )
+
+    @precondition(lambda self: not self.host.batching)
+    @rule(ticks=st.integers(1, 8))
+    def tick(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.lab.advance(0.6)
+
+
 class FloodWalk(Walk):
     """A few packets that lead nowhere put their port in quarantine."""
 
@@ -566,5 +590,7 @@ TestWalk = Walk.TestCase
 TestWalk.settings = _settings
 TestFloodWalk = FloodWalk.TestCase
 TestFloodWalk.settings = settings(_settings, max_examples=15)
+TestIdleWalk = IdleWalk.TestCase
+TestIdleWalk.settings = settings(_settings, max_examples=25)
 TestTightWalk = TightWalk.TestCase
 TestTightWalk.settings = settings(_settings, max_examples=15)

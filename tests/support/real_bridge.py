@@ -2,7 +2,11 @@
 
 It lives in a namespace of its own, on the userspace datapath. A frame is sent on a far end, and
 what the bridge sends to any port or to the controller is collected. A marker frame follows each
-frame through the same queue, so that "nothing came out" is known without waiting for a time.
+frame through the same queue, so that "nothing came out" is known without waiting for a time. Two
+things could make a marker overtake a frame. The kernel queues what comes from different CPUs apart:
+so the thread that makes the bridge, and the switch, stay on one CPU each. And of the frames that the
+switch receives in one batch, those without a megaflow are served first: so it is the second marker
+that counts, sent when the first has come to the controller.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ class Seen:
 class RealBridge:
     """Bridge ``br-twin`` with ports 1..n, filled with rules in the text of ovs-ofctl.
 
+    Whoever makes it uses it from the same thread, and closes it.
+
     Attributes:
         node: the namespace with its own Open vSwitch, which the run closes.
     """
@@ -54,6 +60,9 @@ class RealBridge:
             *("add-br", BRIDGE, "--", "set", "Bridge", BRIDGE),
             *("datapath_type=netdev", "fail_mode=secure"),
         )
+        self._cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(self._cpus)})
+        self._pin_switch(max(self._cpus))
         self._sockets: dict[int, socket.socket] = {}
         for port in range(1, ports + 1):
             join_by_veth(self.node, f"in{port}", self.node, f"far{port}", mtu=1500)
@@ -66,6 +75,7 @@ class RealBridge:
         self._markers = 0
 
     def close(self) -> None:
+        os.sched_setaffinity(0, self._cpus)
         self._tap.close()
         for sock in self._sockets.values():
             sock.close()
@@ -109,21 +119,32 @@ class RealBridge:
         """Packets go by the new rules at once, not only when a revalidator has come round."""
         self.node.appctl("revalidator/purge")
 
+    def _pin_switch(self, cpu: int) -> None:
+        """All threads that move packets; a new thread stays on the CPU of the one that starts it."""
+        for task in Path(f"/proc/{self.node.vswitchd_pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {cpu})
+
     def _seen(self, port: int) -> Seen:
-        """Follow what was sent with a marker, and collect what came out before the marker did."""
-        self._markers += 1
-        marker = _MARKER + self._markers.to_bytes(8, "big") + bytes(40)
-        self._sockets[port].send(marker)
+        """Follow what was sent with markers, and collect what came out before the second one did."""
+        packet_ins = self._tap.wait_for(self._mark(port)).packet_ins
+        marker = self._mark(port)
+        packet_ins += self._tap.wait_for(marker).packet_ins
         delivered = [
             (number, data) for number in self._sockets for data in self._until(number, marker)
         ]
-        packet_ins = self._tap.wait_for(marker).packet_ins
         # Fragments of an earlier test that waited 15 seconds in vain come out in the place of
         # whatever packet is next. They are no answer to it, and the only packets of this state.
         return Seen(delivered, [packet for packet in packet_ins if packet.ct_state != CtState.INV])
 
+    def _mark(self, port: int) -> bytes:
+        """Send a marker behind all that was sent to this port: the marker."""
+        self._markers += 1
+        marker = _MARKER + self._markers.to_bytes(8, "big") + bytes(40)
+        self._sockets[port].send(marker)
+        return marker
+
     def _until(self, port: int, marker: bytes) -> list[bytes]:
-        """What the bridge sent to a port before the marker."""
+        """What the bridge sent to a port before the marker, without other markers."""
         found: list[bytes] = []
         sock = self._sockets[port]
         while True:
@@ -132,7 +153,8 @@ class RealBridge:
                 continue
             if data == marker:
                 return found
-            found.append(data)
+            if not data.startswith(_MARKER):
+                found.append(data)
 
     def _raw_socket(self, interface: str) -> socket.socket:
         """A socket stays in the namespace that its thread was in when it was made."""

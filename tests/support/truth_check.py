@@ -12,10 +12,17 @@ from collections import Counter
 from ondemand.decide import judge, locate, resolve
 from ondemand.local_ports import LocalPort
 from ondemand.pipeline import ON_DEMAND
-from ondemand.records import Port
+from ondemand.records import HostGroup, Port
 from ondemand.rules import RuleMaker
 from ondemand.slice_cache import SliceCache
-from ondemand.slices import SliceKind, group_slice, host_slice, kind_of, vpc_slice
+from ondemand.slices import (
+    SliceKind,
+    group_slice,
+    host_group_slice,
+    host_slice,
+    kind_of,
+    vpc_slice,
+)
 from ondemand.static_rules import frame_rules, owner_rule, port_rules, quarantine_rules
 from ondemand.subjects import LocationSubject, ResolveSubject, VerdictSubject
 from ondemand.topology import Topology
@@ -180,7 +187,7 @@ def world_from_store(host: HostSim, store: SliceStore) -> World:
     """A world that knows nothing but the store and which zone each port was given."""
     engine = host.engine
     world = World(SliceCache(1 << 24), engine.world.tunnel_ip)
-    _load(world, store, host_slice(host.name))
+    _load_ports(world, store, host)
     for name in active_ports(host, store):
         old = engine.world.ports.get(name)
         record = _record(world, host, name)
@@ -198,12 +205,11 @@ def world_from_store(host: HostSim, store: SliceStore) -> World:
 def active_ports(host: HostSim, store: SliceStore) -> set[str]:
     """Ports that are bound here, plugged, and in a subnet that exists."""
     world = World(SliceCache(1 << 24), b"")
-    _load(world, store, host_slice(host.name))
+    _load_ports(world, store, host)
     active = set()
     for name in host.plugged:
-        records = world.cache.whole(host_slice(host.name)) or {}
-        record = records.get("port/" + name)
-        if isinstance(record, Port):
+        record = _find(world, host, name)
+        if record is not None:
             topology = _topology(world, store, record)
             if topology is not None and record.subnet in topology.subnets:
                 active.add(name)
@@ -211,10 +217,29 @@ def active_ports(host: HostSim, store: SliceStore) -> set[str]:
 
 
 def _record(world: World, host: HostSim, name: str) -> Port:
-    record = (world.cache.whole(host_slice(host.name)) or {})["port/" + name]
-    if not isinstance(record, Port):
-        raise TypeError(f"{name!r} is no port")
+    record = _find(world, host, name)
+    if record is None:
+        raise KeyError(f"{name!r} is no port of {host.name}")
     return record
+
+
+def _find(world: World, host: HostSim, name: str) -> Port | None:
+    """The port's record: that of the host's slice, else that of its first group which has it."""
+    own = world.cache.whole(host_slice(host.name)) or {}
+    groups = sorted(record.id for record in own.values() if isinstance(record, HostGroup))
+    for place in (own, *(world.cache.whole(host_group_slice(group)) or {} for group in groups)):
+        record = place.get("port/" + name)
+        if isinstance(record, Port):
+            return record
+    return None
+
+
+def _load_ports(world: World, store: SliceStore, host: HostSim) -> None:
+    """The host's own slice and those of its groups."""
+    _load(world, store, host_slice(host.name))
+    for record in (world.cache.whole(host_slice(host.name)) or {}).values():
+        if isinstance(record, HostGroup):
+            _load(world, store, host_group_slice(record.id))
 
 
 def _topology(world: World, store: SliceStore, record: Port) -> Topology | None:

@@ -16,13 +16,14 @@ test can build what a goal state forbids. Everything goes through the codec, as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from ondemand.addresses import parse_ip, parse_mac, parse_prefix
+from ondemand.bound_ports import BoundPorts
 from ondemand.decide import judge, locate, resolve
 from ondemand.flow import Flow
-from ondemand.goal_compile import CheckedVpc, Slices, compile_vpc
+from ondemand.goal_compile import CheckedVpc, Slices, add_host, compile_vpc
 from ondemand.goal_ports import PortSpec
 from ondemand.goal_topology import Host, gateway_mac_of
 from ondemand.local_ports import LocalPort, Zones
@@ -32,13 +33,11 @@ from ondemand.records import (
     AddressPair,
     Direction,
     Group,
-    Port,
     Record,
     Route,
     Router,
     SecurityRule,
     Subnet,
-    port_key,
 )
 from ondemand.slice_cache import Applied, SliceCache
 from ondemand.slices import SliceKind, group_slice, host_slice, kind_of, vpc_slice
@@ -120,6 +119,7 @@ class CloudBuilder:
         self._vpcs: dict[str, _Vpc] = {}
         self._vpc_of_subnet: dict[str, str] = {}
         self._ports: dict[str, PortSpec] = {}
+        self.host_groups: dict[str, str] = {}
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -183,6 +183,13 @@ class CloudBuilder:
         vpc.ports.append(spec)
         self._ports[name] = spec
 
+    def set_host_group(self, host: str, group: str | None) -> None:
+        """Put a host into a host group, or into none."""
+        if group is None:
+            self.host_groups.pop(host, None)
+        else:
+            self.host_groups[host] = group
+
     # -- what was made of it ---------------------------------------------------------------------
 
     @property
@@ -190,7 +197,12 @@ class CloudBuilder:
         """All VPCs as they go to be published."""
         return tuple(
             CheckedVpc(
-                name, (*vpc.subnets.values(),), vpc.routers, vpc.routes, vpc.groups, vpc.ports
+                name,
+                (*vpc.subnets.values(),),
+                vpc.routers,
+                vpc.routes,
+                vpc.groups,
+                [replace(port, host=self.host(port.host.id)) for port in vpc.ports],
             )
             for name, vpc in self._vpcs.items()
         )
@@ -202,6 +214,10 @@ class CloudBuilder:
     def port_spec(self, name: str) -> PortSpec:
         return self._ports[name]
 
+    def host(self, name: str) -> Host:
+        """A host as it is now, with its host group if it has one (``host_groups``)."""
+        return Host(name, parse_ip(TUNNELS[name]), self.host_groups.get(name))
+
     def mac(self, port: str) -> bytes:
         return self._ports[port].mac
 
@@ -211,6 +227,8 @@ class CloudBuilder:
     def slices(self) -> Slices:
         """The records of every slice."""
         slices: Slices = {}
+        for host, group in self.host_groups.items():
+            add_host(Host(host, parse_ip(TUNNELS[host]), group), slices)
         for vpc in self.vpcs:
             compile_vpc(vpc, slices)
         return slices
@@ -265,6 +283,7 @@ class SmallWorld:
         self.asked: list[Need] = []
         self._zones = Zones()
         self.load([host_slice(HERE)])
+        self.load(BoundPorts(self.cache, HERE).slices)
 
     def load(self, names: Iterable[str]) -> None:
         """Hold these slices whole."""
@@ -275,9 +294,10 @@ class SmallWorld:
 
     def plug(self, name: str) -> LocalPort:
         """Make a port of this host active."""
-        record = (self.cache.whole(host_slice(HERE)) or {})[port_key(name)]
-        if not isinstance(record, Port):
-            raise TypeError(f"{name!r} is no port")
+        bound = BoundPorts(self.cache, HERE).find(name)
+        if bound is None:
+            raise KeyError(f"{name!r} is no port of this host")
+        record = bound.record
         topology = self.world.topology(record.vpc)
         if topology is None:
             raise LookupError(f"slice of {record.vpc!r} is not loaded")

@@ -143,12 +143,21 @@ PROMISES = {
     },
 }
 
+#: Those that measure milliseconds, or how soon an agent that has just started serves.
+MEASURING = {"flood", "restart"}
+
 
 def test_each_experiment_is_run_here():
     assert set(PROMISES) == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("name", PROMISES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.alone] if name in MEASURING else [])
+        for name in PROMISES
+    ],
+)
 def test_every_promise_holds(name, lab_machine, tmp_path):
     path = tmp_path / "seen.json"
     done = subprocess.run(

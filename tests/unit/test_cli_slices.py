@@ -288,7 +288,7 @@ class TestShow:
         assert "another program" in run("show", code=2).stderr
 
 
-@pytest.mark.parametrize("command", [[], ["publish"], ["diff"], ["show"]])
+@pytest.mark.parametrize("command", [[], ["publish"], ["diff"], ["show"], ["watch"], ["verify"]])
 def test_help_teaches_with_examples(command):
     result = CliRunner().invoke(slices, [*command, "--help"], prog_name="ondemand slices")
     assert result.exit_code == 0
@@ -307,6 +307,15 @@ def test_help_says_what_each_command_does_with_the_slices_of_others():
     assert "Leave slices alone that STATE does not name" in words("publish")
     assert "--keep-others Do not count slices that STATE does not name." in words("diff")
     assert "nbr/VPC/mac-N" in words("show")
+
+
+def test_help_is_asked_for_in_two_ways_also_without_the_command_above():
+    for command in ([], ["publish"], ["watch"], ["verify"]):
+        short, long = (
+            CliRunner().invoke(slices, [*command, option], prog_name="ondemand slices")
+            for option in ("-h", "--help")
+        )
+        assert (short.exit_code, short.output) == (0, long.output)
 
 
 def test_a_missing_store_option_is_told():

@@ -21,6 +21,7 @@ from ondemand.records import (
     Claim,
     Direction,
     Group,
+    HostGroup,
     MacPointer,
     Neighbor,
     Port,
@@ -65,6 +66,8 @@ SAMPLES: list[tuple[str, Record]] = [
     ("sg/g", SecurityRule("r", Direction.INGRESS, 4)),
     ("sg/g", SecurityRule("r", Direction.EGRESS, 6, 58, 128, 0, NET6)),
     ("sg/g", SecurityRule("r", Direction.INGRESS, 4, 132, 0, 65535, None, "g2")),
+    ("host/h", HostGroup("rack", V4)),
+    ("host/h", HostGroup("rack")),
 ]
 
 
@@ -143,6 +146,8 @@ def rule(protocol: int, low: int = ANY, high: int = ANY, **more: object) -> Reco
         ("host/h", but(P, subnet=""), "no identifier"),
         ("host/h", but(P, groups=("g", "a/b")), "no identifier"),
         ("host/h", but(P, id="x" * 65), "no identifier"),
+        ("host/h", HostGroup("a/b"), "no identifier"),
+        ("host/h", HostGroup("rack", b"12345"), "tunnel address"),
         ("nbr/v/x", but(N, ip=b""), "0 bytes"),
         ("nbr/v/x", but(N, mac=b"\xff" * 6), "multicast"),
         ("nbr/v/x", but(N, host=bytes(5)), "tunnel address"),

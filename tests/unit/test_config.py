@@ -98,6 +98,7 @@ max_parked = 4
 max_parked_per_port = 4
 park_s = 1
 neighbor_cache_bytes = 65536
+neighbor_idle_s = 30
 [log]
 level = "debug"
 format = "json"
@@ -138,6 +139,7 @@ interval_s = 1
         max_parked_per_port=4,
         park_s=1,
         neighbor_cache_bytes=65536,
+        neighbor_idle_s=30,
     )
     assert (config.switch_table_rules, config.max_connections_per_port) == (700, 9)
     assert config.log == LogConfig("debug", "json", Path("/var/log/x.log"))

@@ -345,7 +345,9 @@ def test_a_store_is_looked_into(machine, switch, config_path):
     with SqliteStore(store_path, writer=True) as store:
         store.publish(load_goal_state(ROOT / "examples" / "two-subnets.yaml"), replace_all=True)
     assert check().status is Status.OK
-    assert check().found.endswith("ports on host host-1: 1")
+    assert check().found.endswith(
+        "ports on host host-1: 0 of its own, and those of hostgroup/rack-1"
+    )
     config_path.write_text(config_path.read_text().replace("host-1", "host-9"))
     assert (check().status, "none for host 'host-9'" in check().found) == (Status.WARN, True)
     with sqlite3.connect(store_path) as db:

@@ -71,7 +71,8 @@ def test_the_exit_code_is_the_experiments(code, monkeypatch, tmp_path):
     path = tmp_path / "x.json"
     result = CliRunner().invoke(command, ["migrate", "--quick", "--json", str(path)])
     assert result.exit_code == code
-    assert asked == [("migrate", {"quick": True, "json_file": path, "keep": False})]
+    options = {"quick": True, "json_file": path, "keep": False, "source": "sqlite"}
+    assert asked == [("migrate", options)]
 
 
 @pytest.mark.parametrize("error", [LabError("no switch"), SourceError("no store")])
@@ -83,6 +84,12 @@ def test_an_error_is_exit_2_and_one_sentence(error, monkeypatch):
     result = CliRunner().invoke(command, ["migrate"])
     assert result.exit_code == 2
     assert str(error) in result.output
+
+
+def test_an_experiment_that_breaks_the_file_needs_one():
+    result = CliRunner().invoke(command, ["source-outage", "--source", "nats"])
+    assert result.exit_code == 2
+    assert "run it with --source sqlite" in result.output
 
 
 def test_an_unknown_experiment_is_exit_2():

@@ -12,13 +12,15 @@ from click.testing import CliRunner
 from controller_app.cli import cli
 from controller_app.explain import explain
 from controller_app.explain_flow import FlowError, parse_flow
+from controller_app.explain_hosts import ExplainError
 from controller_app.explain_packet import conntrack_refuses
-from controller_app.explain_store import ExplainError
 from controller_app.explain_text import json_of, packet_fields, text_of
 from controller_app.explain_words import REASONS
 from controller_app.goal_state_file import load_goal_state
 from controller_app.sqlite_store import SqliteStore
+from ondemand.codec import encode_record
 from ondemand.goal_state import compile_goal_state, encode_slices
+from ondemand.records import HostGroup
 from ondemand.slices import SourceError
 from ondemand.verdict import Reason
 from rule_cache.fields import CtState
@@ -106,7 +108,7 @@ def test_every_record_read_is_told_absences_too(store):
         for step in found.steps
         for read in step.reads
     }
-    assert reads["egress", "host/host-1", "port/web-1"]["mac"] == "fa:16:3e:00:01:0a"
+    assert reads["egress", "hostgroup/rack-1", "port/web-1"]["mac"] == "fa:16:3e:00:01:0a"
     assert reads["egress", "sg/web", ""]["rules"] == 4
     assert reads["location", "nbr/shop/10.0.2.0", "ip/10.0.2.10"]["host"] == "192.0.2.13"
     assert reads["location", "host/host-1", "port/database-1"] is None
@@ -414,6 +416,59 @@ def test_a_port_on_two_hosts_must_be_told_apart(store_of):
     assert explain(store, "vm11", "arp,arp_tpa=10.0.0.1", host="h2").views[0].host == "h2"
 
 
+def shared_rack(store_of, *ports):
+    """Hosts h1 and h2 in one group."""
+    web = group(rule(protocol="tcp", ports=80), ANY_EGRESS, id="web")
+    document = goal_state(vpc(subnets=[subnet()], security_groups=[web], ports=list(ports)))
+    for host in document["hosts"]:
+        host["group"] = "rack"
+    return store_of(document)
+
+
+def test_hosts_of_a_group_share_ports_and_each_port_is_on_one_of_them(store_of):
+    web = {"security_groups": ["web"]}
+    store = shared_rack(store_of, port(11, **web), port(12, host="h2", **web), port(13, **web))
+    found = explain(store, "vm11", "tcp,nw_dst=10.0.0.12,tp_dst=80")
+    assert [
+        (step.name, step.host) for step in found.steps if step.name in ("egress", "ingress")
+    ] == [
+        ("egress", "h1"),
+        ("ingress", "h2"),
+    ]
+    assert found.views[0].world.tunnel_ip == bytes((192, 0, 2, 1))
+    assert set(found.views[0].world.ports) == {"vm11", "vm13"}
+    assert set(found.views[1].world.ports) == {"vm12"}
+    egress = next(step for step in found.steps if step.name == "egress")
+    assert ("hostgroup/rack", "port/vm11") in [(read.slice, read.key) for read in egress.reads]
+    # It may be plugged on any of them.
+    moved = explain(store, "vm11", "tcp,nw_dst=10.0.0.12,tp_dst=80", host="h2")
+    assert set(moved.views[0].world.ports) == {"vm11", "vm12"}
+
+
+def test_a_port_of_a_group_without_records_that_tell_its_host_is_asked_for_by_host(store_of):
+    bare = port(11, fixed_ips=[], security_groups=["web"])
+    store = shared_rack(store_of, bare, port(12, security_groups=["web"]))
+    with pytest.raises(ExplainError, match=r"on the hosts h1, h2: say on which, with --host"):
+        explain(store, "vm11", "arp,arp_spa=10.0.0.11,arp_tpa=10.0.0.1")
+    assert (
+        explain(store, "vm11", "arp,arp_spa=10.0.0.11,arp_tpa=10.0.0.1", host="h2").views[0].host
+        == "h2"
+    )
+    with pytest.raises(ExplainError, match="no host of the store has a port 'vm21'; did you mean"):
+        explain(store, "vm21", "arp,arp_spa=10.0.0.11,arp_tpa=10.0.0.1")
+
+
+def test_a_membership_that_does_not_say_where_the_host_is(store_of):
+    web = {"security_groups": ["web"]}
+    store = shared_rack(store_of, port(11, **web), port(12, host="h2", **web))
+    for host in ("h1", "h2"):
+        store.write(f"host/{host}", {"group/rack": encode_record(HostGroup("rack"))})
+    with pytest.raises(ExplainError, match=r"on the hosts h1, h2"):
+        explain(store, "vm11", "tcp,nw_dst=10.0.0.12,tp_dst=80")
+    view = explain(store, "vm11", "tcp,nw_dst=10.0.0.12,tp_dst=80", host="h1").views[0]
+    assert (view.world.tunnel_ip, set(view.world.ports)) == (bytes((192, 0, 2, 1)), {"vm11"})
+
+
 def test_no_gateway(store_of):
     document = goal_state(
         vpc(
@@ -555,7 +610,7 @@ def test_exit_codes(command):
     ("arguments", "sentence"),
     [
         (["--port", "web-9", "icmp,nw_dst=10.0.1.1"], "no host of the store has a port 'web-9'; did you mean 'web-"),
-        (["--port", "web-1", "--host", "host-2", "icmp,nw_dst=10.0.1.1"], "host 'host-2' has no port 'web-1'"),
+        (["--port", "web-1", "--host", "host-3", "icmp,nw_dst=10.0.1.1"], "host 'host-3' has no port 'web-1'"),
         (["--port", "web-1", "--host", "host2", "icmp,nw_dst=10.0.1.1"], "no host 'host2'; did you mean 'host-2'?"),
         (["--port", "web-1", "tcp"], "say where the packet goes"),
         (["--port", "web-1", "tpc"], "did you mean 'tcp'?"),

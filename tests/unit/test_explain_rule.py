@@ -19,7 +19,7 @@ from controller_app.goal_state_file import load_goal_state
 from controller_app.sqlite_store import SqliteStore
 from ondemand.addresses import parse_ip, parse_mac
 from ondemand.decide import locate, resolve
-from ondemand.local_ports import port_mark
+from ondemand.local_ports import host_mark, port_mark
 from ondemand.pipeline import Pipeline
 from ondemand.read_back import FoundPort
 from ondemand.rule_subjects import RuleSubjects
@@ -317,18 +317,20 @@ def test_a_rule_that_policy_forbids_now_names_the_reason(site):
 
 def test_a_port_that_is_gone_or_has_no_port_security_any_more(site):
     site.agent.rules_for(sent(30, DATABASE, 5432))
-    ports = dict(site.store.snapshot("host/host-1").records)
-    site.store.write("host/host-1", {"port/web-1": None})
+    ports = dict(site.store.snapshot("hostgroup/rack-1").records)
+    site.store.write("hostgroup/rack-1", {"port/web-1": None})
     cookie = hex(site.cookie("table=30,idle_timeout"))
     # Nothing in the store tells whose switch it is.
     assert "is this the store of its agent?" in site.run("--rule", cookie, code=2).stderr
     text = site.run("--rule", cookie, "--host", "host-1", code=1).stdout
     assert "lets the port of zone 1 send TCP to port 5432" in text
-    assert "slice 'host/host-1' has no such port (any more)" in text
+    assert "slice 'host/host-1' or 'hostgroup/rack-1' has no such port (any more)" in " ".join(
+        text.split()
+    )
     location = hex(site.cookie("table=40,idle_timeout"))
     text = site.run("--rule", location, "--host", "host-1", code=1).stdout
     assert "no port of the subnet with VNI 5001 is served here (any more)" in text
-    site.store.write("host/host-1", ports)
+    site.store.write("hostgroup/rack-1", ports)
     site.store.write("vpc/shop", {"subnet/front": None})
     text = " ".join(site.run("--rule", cookie, code=1).stdout.split())
     assert "port 'web-1' is in subnet 'front', which slice 'vpc/shop' does not have" in text
@@ -491,9 +493,22 @@ def test_a_switch_without_ports_does_not_say_whose_it_is(site):
 def test_a_switch_with_ports_of_two_hosts(site):
     cookies = Cookies(9)
     extra = {
-        cookies.next(90): site.pipeline.deliver.rule(zone=40, port=port_mark("web-2"), ofport=40),
+        cookies.next(90): site.pipeline.deliver.rule(zone=40, port=port_mark("vpn"), ofport=40),
     }
     said = site.run("--rules", extra=extra, code=2).stderr
+    assert "the switch serves ports of the hosts host-1, host-2, host-3: say which it is" in said
+
+
+def test_hosts_of_a_group_share_ports_and_the_agent_s_signature_tells_which_it_is(site):
+    site.agent.rules_for(sent(30, DATABASE, 5432))
+    signed = json.loads(site.run("--rules", "--json").stdout)
+    assert signed["host"] == "host-1"
+    for cookie, rule in site.agent.installed.items():
+        if rule.shape is site.pipeline.owner:
+            other = {cookie: site.pipeline.owner.rule(host=host_mark("host-2"))}
+    assert json.loads(site.run("--rules", "--json", extra=other).stdout)["host"] == "host-2"
+    other = {cookie: site.pipeline.owner.rule(host=host_mark("host-3")) for cookie in other}
+    said = site.run("--rules", extra=other, code=2).stderr
     assert "the switch serves ports of the hosts host-1, host-2: say which it is" in said
 
 

@@ -18,6 +18,7 @@ from ondemand.records import (
     Claim,
     Direction,
     Group,
+    HostGroup,
     MacPointer,
     Neighbor,
     Port,
@@ -147,12 +148,25 @@ def test_a_port_is_bound_on_its_host_and_a_neighbor_for_all():
     assert pointers(slices) == {}
 
 
-def test_ports_of_a_host_group_are_in_its_slice_too():
+def test_ports_of_a_host_group_are_published_once_in_its_slice():
     document = goal_state(vpc())
     document["hosts"][0]["group"] = "rack"
     slices = compile_goal_state(document)
-    assert slices["hostgroup/rack"] == slices["host/h1"]
+    assert slices["host/h1"] == {"group/rack": HostGroup("rack", TUNNEL1)}
     assert set(slices["hostgroup/rack"]) == {"port/vm10", "port/vm11"}
+    assert slices["host/h2"] == {}
+
+
+def test_hosts_of_a_group_share_its_slice_and_a_group_without_ports_has_one_too():
+    document = goal_state(vpc(ports=[port(10), port(11, host="h2")]))
+    for host in document["hosts"]:
+        host["group"] = "rack"
+    document["hosts"].append({"id": "h9", "tunnel_ip": "192.0.2.99", "group": "spare"})
+    slices = compile_goal_state(document)
+    assert set(slices["hostgroup/rack"]) == {"port/vm10", "port/vm11"}
+    assert set(slices["host/h2"]) == {"group/rack"}
+    assert slices["hostgroup/spare"] == {}
+    assert set(slices["host/h9"]) == {"group/spare"}
 
 
 def test_a_port_without_port_security_has_no_groups_and_can_be_found_by_its_mac():

@@ -1,6 +1,6 @@
 """The layers import one way only, and the two pure packages do no input or output.
 
-rule_cache <- ondemand <- controller_app <- mininet_topos <- benchmarks <- tests
+rule_cache <- ondemand <- controller_app <- mininet_topos <- scale <- benchmarks <- tests
 
 A package may import itself and what stands left of it. Everything is read from the source, so an
 import that runs rarely, or for a type checker only, counts too.
@@ -17,7 +17,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LAYERS = ("rule_cache", "ondemand", "controller_app", "mininet_topos", "benchmarks", "tests")
+LAYERS = (
+    "rule_cache",
+    "ondemand",
+    "controller_app",
+    "mininet_topos",
+    "scale",
+    "benchmarks",
+    "tests",
+)
 PURE = ("rule_cache", "ondemand")
 
 # What reads a clock, draws a random number, waits, logs, or touches a file, a socket or a process.

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller_app.nats_commit import (
+    MAX_RECORDS,
     Commit,
     CommitError,
     SliceState,
     StoreInfo,
+    decode_base,
     decode_commit,
     decode_store,
     delta,
     encode,
     in_order,
+    needs_base,
     next_commit,
+    placed,
     state_of,
-    with_parts,
 )
 from controller_app.nats_options import (
     NatsAddress,
@@ -35,26 +40,34 @@ NAME = "sg/a"
 
 
 class Log:
-    """A stream of one slice as the server keeps it: a whole commit drops all before it."""
+    """A stream of one slice as the server keeps it: each commit drops the one before it."""
 
-    def __init__(self, *, tombstones=1000, whole_below=0):
-        self.messages: dict[int, bytes] = {}
+    def __init__(self, *, tombstones=1000, whole_below=0, most=1 << 30):
+        self.message = b""
+        self.bases: dict[str, bytes] = {}
         self.options = {"tombstones": tombstones, "whole_below": whole_below}
+        self.most = most
         self.sequence = 0
 
     def load(self):
-        if not self.messages:
+        if not self.message:
             return SliceState(NAME)
-        head = decode_commit(self.messages[self.sequence])
-        base = None if head.is_whole else decode_commit(self.messages[head.base])
+        head = decode_commit(NAME, self.message)
+        base = {} if head.is_whole else decode_base(head, self.bases[head.base])
         return state_of(NAME, self.sequence, head, base)
 
     def write(self, changes):
-        commit = next_commit(self.load(), list(changes.items()), start=1000, **self.options)
-        if commit.is_whole:
-            self.messages.clear()
+        state = self.load()
+        commit = next_commit(state, list(changes.items()), start=1000, **self.options)
         self.sequence += 1
-        self.messages[self.sequence] = encode(commit)
+        token = f"{self.sequence:x}"
+        if needs_base(commit):
+            self.bases[token] = encode(state.head.records)
+            commit = placed(commit, token, 1)
+        elif commit.is_whole and len(encode(commit)) > self.most:
+            self.bases[token] = encode(commit.records)
+            commit = placed(commit, token, 1)
+        self.message = encode(commit)
         return commit
 
 
@@ -70,9 +83,16 @@ CHANGES = st.lists(
 
 
 class TestHistory:
-    @given(CHANGES, st.sampled_from([0, 4096]), st.sampled_from([0, 3, 1000]))
-    def test_any_history_is_kept_and_told_from_any_version(self, steps, whole_below, tombstones):
-        log = Log(tombstones=tombstones, whole_below=whole_below)
+    @given(
+        CHANGES,
+        st.sampled_from([0, 4096]),
+        st.sampled_from([0, 3, 1000]),
+        st.sampled_from([0, 1 << 30]),
+    )
+    def test_any_history_is_kept_and_told_from_any_version(
+        self, steps, whole_below, tombstones, most
+    ):
+        log = Log(tombstones=tombstones, whole_below=whole_below, most=most)
         log.write({"first": b"1"})
         truth = {"first": b"1"}
         seen = {0: {}, log.load().version: dict(truth)}
@@ -85,12 +105,14 @@ class TestHistory:
             }
             seen[commit.version] = dict(truth)
             # Who follows applies each commit as it comes.
-            told = delta(NAME, live_version, commit, commit.records)
+            told = None
+            if commit.tells_since(live_version):
+                told = delta(NAME, live_version, commit, commit.records)
             if isinstance(told, Delta):
                 live = applied(live, told)
             else:
-                assert commit.is_whole
-                live = state_of(NAME, 1, commit, None).live()
+                assert commit.is_whole or commit.base_version == commit.version
+                live = log.load().live()
             live_version = commit.version
             assert live == truth
         state = log.load()
@@ -108,16 +130,17 @@ class TestHistory:
         sizes = []
         for number in range(500):
             log.write({f"k{number}": b"y"})
-            sizes.append(len(log.messages[log.sequence]))
+            sizes.append(len(log.message))
         whole = 2000 * 60
         assert sum(sizes) / len(sizes) < whole / 10
-        assert max(len(data) for data in log.messages.values()) < 2 * whole
+        assert all(len(data) < 2 * whole for data in log.bases.values())
+        assert len(log.bases) < 20
 
     def test_a_small_slice_is_always_one_message(self):
         log = Log(whole_below=4096)
         for number in range(50):
             assert log.write({f"k{number}": b"x"}).is_whole
-            assert len(log.messages) == 1
+            assert not log.bases
 
     def test_tombstones_beyond_the_bound_go_the_oldest_first(self):
         log = Log(tombstones=3, whole_below=4096)
@@ -136,7 +159,7 @@ class TestHistory:
         log.write({f"k{number}": b"x" * 50 for number in range(2000)})
         assert not log.write({"k1": b"y"}).is_whole
         state = msgspec.structs.replace(log.load().head)
-        damaged = SliceState(NAME, 9, 2, state, log.load().records, is_damaged=True)
+        damaged = SliceState(NAME, 9, state, log.load().records, is_damaged=True)
         commit = next_commit(damaged, [], start=1, **log.options)
         assert commit.is_whole
         assert (commit.version, commit.previous) == (state.version, state.version)
@@ -155,22 +178,22 @@ def applied(records, told):
     return found
 
 
-SOUND = Commit(12, 10, 5, 3, 9, (), (("k", 11, b"v"), ("l", 12, None)))
+SOUND = Commit(NAME, 12, 10, 5, 9, "ab12", 2, (("k", 11, b"v"), ("l", 12, None)))
 
 
 class TestBytes:
     def test_a_commit_comes_back_as_it_went(self):
-        assert decode_commit(encode(SOUND)) == SOUND
+        assert decode_commit(NAME, encode(SOUND)) == SOUND
         info = StoreInfo(1, "id", 7)
         assert decode_store(encode(info)) == info
 
     def test_fields_of_a_later_release_at_the_end_are_passed_over(self):
         fields = [*msgspec.structs.astuple(SOUND), "more"]
-        assert decode_commit(msgspec.msgpack.encode(fields)) == SOUND
+        assert decode_commit(NAME, msgspec.msgpack.encode(fields)) == SOUND
 
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_commit_or_an_error(self, data):
-        for decode in (decode_commit, decode_store):
+        for decode in (lambda data: decode_commit(NAME, data), decode_store):
             try:
                 found = decode(data)
             except CommitError:
@@ -182,7 +205,7 @@ class TestBytes:
         data = bytearray(encode(SOUND))
         data[at % len(data)] = byte
         try:
-            found = decode_commit(bytes(data))
+            found = decode_commit(NAME, bytes(data))
         except CommitError:
             return
         versions = [version for _, version, _ in found.records]
@@ -193,13 +216,25 @@ class TestBytes:
     @pytest.mark.parametrize(
         "changed",
         [
-            {"version": 0, "previous": 0, "oldest": 0, "base": 0, "base_version": 0, "records": ()},
+            {"slice": "sg/b"},
+            {
+                "version": 0,
+                "previous": 0,
+                "oldest": 0,
+                "base": "",
+                "base_version": 0,
+                "parts": 0,
+                "records": (),
+            },
             {"previous": 13},
             {"oldest": 13},
-            {"base": 0},
+            {"base": ""},
+            {"base": "x.>"},
+            {"base": "a" * 65},
             {"base_version": 0},
             {"base_version": 13},
-            {"parts": (1,)},
+            {"parts": 0},
+            {"parts": 4097},
             {"records": (("k", 9, b""),)},
             {"records": (("k", 13, b""),)},
             {"records": (("k", 12, b""), ("l", 11, b""))},
@@ -210,21 +245,30 @@ class TestBytes:
     )
     def test_a_commit_that_breaks_a_rule_is_refused(self, changed):
         with pytest.raises(CommitError):
-            decode_commit(encode(msgspec.structs.replace(SOUND, **changed)))
+            decode_commit(NAME, encode(msgspec.structs.replace(SOUND, **changed)))
 
-    def test_parts_must_hold_records_of_their_commit(self):
-        commit = msgspec.structs.replace(SOUND, parts=(4, 5), records=())
-        assert with_parts(commit, encode(SOUND.records)).records == SOUND.records
-        for data in (b"", b"\x91", encode((("k", 13, b""),))):
-            with pytest.raises(CommitError):
-                with_parts(commit, data)
-
-    def test_a_step_on_another_base_is_refused(self):
-        base = Commit(9, 8, 5, 0, 0, (), (("k", 9, b""),))
+    def test_a_base_must_hold_records_of_its_commit(self):
+        records = (("k", 3, b"v"), ("l", 9, None))
+        base = decode_base(SOUND, encode(records))
+        assert base == {"k": (3, b"v"), "l": (9, None)}
         assert state_of(NAME, 4, SOUND, base).live() == {"k": b"v"}
-        for other in (None, SOUND, msgspec.structs.replace(base, version=10)):
+        for data in (
+            b"",
+            b"\x91",
+            encode((("k", 10, b""),)),
+            encode((("k", 3, b""), ("k", 4, b""))),
+        ):
             with pytest.raises(CommitError):
-                state_of(NAME, 4, SOUND, other)
+                decode_base(SOUND, data)
+
+    @pytest.mark.parametrize("count", [MAX_RECORDS + 1, (1 << 32) - 1])
+    def test_an_array_that_promises_more_than_it_holds_is_refused(self, count):
+        bomb = b"\xdd" + count.to_bytes(4, "big") + b"\x93\xa0\x01\xc0" * 1000
+        with pytest.raises(CommitError):
+            decode_base(SOUND, bomb)
+        head = encode(SOUND)[: -len(encode(SOUND.records))]
+        with pytest.raises(CommitError):
+            decode_commit(NAME, head + bomb)
 
 
 class TestSubjects:
@@ -261,9 +305,27 @@ class TestAddress:
         assert two.servers == ("tls://u:p@h:4222", "tls://g:2")
         assert (two.stream, two.uses_tls, two.url) == ("blue", True, "tls://h:4222,g:2/blue")
         assert "p@" not in two.title
+        three = parse_store_url("tls://h/blue?tls_ca=/ca.pem&user=u&password_file=p&credentials=c")
+        assert (three.user, three.tls_ca, three.password_file) == ("u", Path("/ca.pem"), Path("p"))
+        assert three.credentials == Path("c")
+        assert three.url == "tls://h:4222/blue?tls_ca=/ca.pem"
+        assert parse_store_url(three.url).tls_ca == Path("/ca.pem")
         assert is_store_url("nats://h")
         assert not is_store_url("/var/lib/slices.db")
         assert not is_store_url("nats.db")
+
+    @pytest.mark.parametrize(
+        ("query", "sentence"),
+        [
+            ("password=x", "it may have user, password_file"),
+            ("user=u", "user needs password_file or tls_cert"),
+            ("tls_cert=c", "tls_cert needs tls_key"),
+            ("tls_ca=", "tls_ca= is nothing"),
+        ],
+    )
+    def test_a_query_that_means_nothing_is_told(self, query, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            parse_store_url(f"tls://h?{query}")
 
     def test_servers(self):
         assert parse_servers(" a, nats://b:1 ,tls://c,") == (

@@ -133,7 +133,7 @@ class TestCommands:
         listing = json.loads(run("slices", "show", *place, "--json").stdout)
         assert listing["store"] == server.url
         assert sum(one["records"] for one in listing["slices"]) == 36
-        assert "web-1" in run("slices", "show", *place, "host/host-1").stdout
+        assert "web-1" in run("slices", "show", *place, "hostgroup/rack-1").stdout
         flow = "tcp,nw_dst=10.0.2.10,tp_dst=5432"
         assert "allow" in run("explain", *place, "--port", "web-1", flow).stdout
 
@@ -147,11 +147,16 @@ class TestCommands:
     def test_the_doctor_looks_into_it(self, server, write):
         path = write(f'kind = "nats"\nservers = "{server.url}"\n')
 
-        def check():
-            return {one.name: one for one in run_checks(path)}["store"]
+        def checks():
+            return {one.name: one for one in run_checks(path)}
 
-        assert check().status is Status.FAIL
-        assert "publish" in check().found
+        before = checks()
+        # There is no stream yet, and that is told once.
+        assert "store" not in before
+        assert before["nats stream"].status is Status.FAIL
+        assert "publish" in before["nats stream"].found
         run("slices", "publish", EXAMPLE, "--store", server.url)
-        assert check().status is Status.OK
-        assert "ports on host host-1" in check().found
+        after = checks()
+        assert after["nats stream"].status is Status.OK
+        assert after["store"].status is Status.OK
+        assert "ports on host host-1" in after["store"].found
