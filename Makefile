@@ -34,6 +34,7 @@ setup: ## install what is missing: Debian packages, and the Python packages into
 demo: setup ## three compute hosts on real Open vSwitch, watched while they work (root)
 	@scripts/as-root $(VENV)/ondemand demo $(ARGS)
 
+experiment: SETUP_FLAGS := --bench
 experiment: setup ## run the experiment NAME on real Open vSwitch (root)
 	@scripts/as-root $(VENV)/ondemand experiment $(NAME) $(ARGS)
 
