@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from mininet_topos.lab_run import DIRECTORY_PREFIX
+from mininet_topos.owner import Owner
 from mininet_topos.processes import pids_of_run
 from tests.support.nats_server import needs_nats_server
 
@@ -30,15 +31,14 @@ COMMAND = (sys.executable, "-W", "ignore", "-c", "from scale.cli_fanout import c
 pytestmark = needs_nats_server
 
 
-def run_ids():
-    folder = Path(tempfile.gettempdir())
-    return {
-        path.name.removeprefix(DIRECTORY_PREFIX) for path in folder.glob(f"{DIRECTORY_PREFIX}*")
-    }
+def runs_of(pid):
+    """Ids of the runs that a process has made and not taken away; others may have runs beside it."""
+    places = Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*")
+    owners = {path.name.removeprefix(DIRECTORY_PREFIX): Owner.read(path) for path in places}
+    return {run for run, owner in owners.items() if owner is not None and owner.pid == pid}
 
 
 def test_changes_restarts_and_pushes_at_40_hosts(tmp_path):
-    before = run_ids()
     out, plot = tmp_path / "out.json", tmp_path / "out.svg"
     wanted = ["--at", "10,40", *SMALL, "--without", "goal-sizes", "--without", "idle"]
     done = CliRunner().invoke(command, [*wanted, "--json", str(out), "--plot", str(plot)])
@@ -67,11 +67,10 @@ def test_changes_restarts_and_pushes_at_40_hosts(tmp_path):
     drawn = [one for one in found["growth"] if one["figure"] == "group change, bytes"]
     assert all(one["fit"] and one["extrapolated"][-1][0] == 1_000_000 for one in drawn)
     assert ET.fromstring(plot.read_text()).tag.endswith("svg")
-    assert run_ids() == before
+    assert not runs_of(os.getpid())
 
 
 def test_interrupted_it_leaves_nothing_behind():
-    before = run_ids()
     child = subprocess.Popen(
         [*COMMAND, "--at", "200", *SMALL, "--without", "goal-sizes"],
         cwd=ROOT,
@@ -82,14 +81,15 @@ def test_interrupted_it_leaves_nothing_behind():
     )
     with child:
         assert any("slice source: 200 hosts" in line for line in child.stdout)
-        started = run_ids() - before
+        started = runs_of(child.pid)
         deadline = time.monotonic() + 10
         while not any(len(pids_of_run(run)) >= 3 for run in started):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
         assert child.wait(20) != 0
-    assert not run_ids() & started
+    assert started
+    assert not runs_of(child.pid)
     assert not any(pids_of_run(run) for run in started)
 
 
