@@ -31,12 +31,13 @@ from controller_app.ovsdb_ports import (
 )
 from controller_app.owner import OWNER_XID, Connection
 from controller_app.source_link import Answer, SourceLink, StoreIs
+from controller_app.source_log import SourceLog
 from controller_app.switch_read_back import SwitchReadBack
 from ondemand.engine import Engine
 from ondemand.local_ports import host_mark
 from ondemand.messages import Effects, Fetch, FlowRemoved, PacketIn
 from ondemand.read_back import found_owner
-from ondemand.slices import Lookup, SliceSource
+from ondemand.slices import Lookup, SliceSource, SourceState
 from rule_cache.cookie import MAGIC_MASK, MAGIC_VALUE
 
 LOG = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Agent:
         self._encoder = Encoder(engine.pipeline)
         self._clock = clock
         self._warn = warn
+        self._source_log = SourceLog(warn)
         self._mailbox: deque[MailboxEvent] = deque()
         #: Held by whoever collects; without contention while a switch is connected.
         self._collecting = threading.Lock()
@@ -375,6 +377,9 @@ class Agent:
                 engine.interfaces_known(now_s)
             case StoreIs():
                 engine.store_is(event.identity)
+            case SourceState():
+                self._source_log.tell(event.error, now_s)
+                engine.slice_event(event, now_s)
             case _:
                 engine.slice_event(event, now_s)
 

@@ -16,12 +16,14 @@ apps' rules send, take os-ken's usual way.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +53,9 @@ from controller_app.ovsdb import (
 )
 from controller_app.ovsdb_errors import ForeignRulesError
 from controller_app.ovsdb_flow_tables import eviction_groups
+from controller_app.served_log import ServedLog
 from controller_app.source_factory import open_source
+from controller_app.tunnel_address import TunnelAddressWatch
 from controller_app.vswitchd_control import ProcessWatch, control_socket, run_directory
 from ondemand.engine import Engine
 from ondemand.slices import SourceError
@@ -140,6 +144,13 @@ class OnDemandApp(app_manager.OSKenApp):
             replace=self.CONF.ondemand_replace_agent,
             on_foreign=self._other_hosts_rules,
         )
+        self._tunnel_address = TunnelAddressWatch(
+            self._source,
+            self.config.host_id,
+            self.config.tunnel_ip,
+            version=engine.cache.version,
+            warn=self._warner,
+        )
         self._tables = eviction_groups(engine.pipeline)
         self._conntrack: ConntrackLimits | None = None
         self._vswitchd: ProcessWatch | None = None
@@ -154,12 +165,14 @@ class OnDemandApp(app_manager.OSKenApp):
             ("ondemand-idle", self._idle),
         ):
             threading.Thread(target=target, name=name, daemon=True).start()
+        self._tunnel_address.start()
 
     def close(self) -> None:
         """End the agent's threads; rules stay in the switch. Called by os-ken, idempotent."""
         self._stopping.set()
         self._bridge_events.put(_BridgeEvent.END)
         self._installation.uninstall()
+        self._tunnel_address.close()
         if self._conntrack is not None:
             self._conntrack.close()
         self.agent.close()
@@ -177,15 +190,17 @@ class OnDemandApp(app_manager.OSKenApp):
         path = self.config.holdings_file
         if path is None:
             return None
-        try:
+        # That there is no folder is told when the file is to be made.
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if self.CONF.ondemand_fresh:
+        if self.CONF.ondemand_fresh:
+            try:
                 path.unlink(missing_ok=True)
-        except OSError as error:
-            self._warner(
-                f"what is held is not saved, {path} cannot be used: {error.strerror}; the next start"
-                " reads all slices anew ([state] holdings_file)"
-            )
+            except OSError as error:
+                self._warner(
+                    f"what an earlier agent held cannot be forgotten ({path}: {error.strerror}):"
+                    " remove that file as root and restart the agent"
+                )
         try:
             identity = self._source.identity()
         except SourceError:
@@ -299,11 +314,13 @@ class OnDemandApp(app_manager.OSKenApp):
     def _idle(self) -> None:
         """Housekeeping that belongs to no connection."""
         since_metrics_s = 0.0
+        served = ServedLog()
         while not self._stopping.wait(IDLE_S):
             self.agent.idle()
             self._warner.flush()
             self._look_at_switch()
             zones = self.agent.zones()
+            served.tell(zones, time.monotonic())
             if self._conntrack is not None:
                 self._conntrack.ensure(zones.values())
             since_metrics_s += IDLE_S

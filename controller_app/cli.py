@@ -5,7 +5,8 @@ Other packages of the project, and yours, add commands through the entry point g
 ``ondemand.commands``: the name of an entry point is the command's, and its value names a click
 command. So nothing here imports what stands above it.
 
-Exit codes: 0 done, 2 error, 130 interrupted; 1 is left to commands that answer with it.
+Exit codes: 0 done, 2 error, 130 interrupted (129 by SIGHUP, 143 by SIGTERM, where a command ends in good
+order on these); 1 is left to commands that answer with it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.metadata
+import signal
 import sys
 import traceback
 import warnings
@@ -23,6 +25,9 @@ import click
 
 DISTRIBUTION: Final = "ondemand-ovs"
 ENTRY_POINT_GROUP: Final = "ondemand.commands"
+
+#: Exit code -> the signal that it is for, besides Ctrl-C.
+_SIGNAL_NAMES: Final = {128 + one: one.name for one in (signal.SIGHUP, signal.SIGTERM)}
 
 #: Name -> (module, attribute, one line for --help), in the order of --help.
 COMMANDS: Final = {
@@ -145,6 +150,11 @@ class CommandGroup(click.Group):
         except click.Abort:
             click.echo("ondemand: interrupted", err=True)
             sys.exit(130)
+        except SystemExit as end:
+            # A signal that a command turned into an orderly end, as shells number it.
+            if isinstance(end.code, int) and end.code in _SIGNAL_NAMES:
+                click.echo(f"ondemand: interrupted ({_SIGNAL_NAMES[end.code]})", err=True)
+            raise
         except click.UsageError as error:
             _show_usage_error(error)
             sys.exit(error.exit_code)

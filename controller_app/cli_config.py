@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from controller_app.cli_support import CommandError, print_json
+from controller_app.cli_support import HELP, CommandError, print_json
 from controller_app.config import ConfigError, checked_values
 from controller_app.config_example import effective, effective_json, example
 
 
-@click.command("config")
+@click.command("config", context_settings=HELP)
 @click.argument("config_path", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 @click.option("--example", "as_example", is_flag=True, help="Print a commented configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")

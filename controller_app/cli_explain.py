@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from controller_app.cli_support import CommandError, errors_to_exit, print_json
+from controller_app.cli_support import HELP, CommandError, errors_to_exit, print_json
 from controller_app.config import AgentConfig, ConfigError, load_config
 from controller_app.explain import explain
 from controller_app.explain_flow import FlowError
@@ -16,7 +17,7 @@ from controller_app.source_factory import SliceStore, open_source, open_store
 from controller_app.switch_query import SwitchQueryError
 
 
-@click.command("explain")
+@click.command("explain", context_settings=HELP)
 @click.option(
     "--store",
     "place",
@@ -146,6 +147,7 @@ def command(
                     host=host,
                     match_connection=match == "connection",
                     reply=reply,
+                    tunnel_ips={} if config is None else {config.host_id: config.tunnel_ip},
                     as_json=as_json,
                 )
             else:
@@ -220,9 +222,18 @@ def _packet(
     host: str | None,
     match_connection: bool,
     reply: bool,
+    tunnel_ips: Mapping[str, bytes],
     as_json: bool,
 ) -> int:
-    found = explain(store, port_id, flow, host=host, match_connection=match_connection, reply=reply)
+    found = explain(
+        store,
+        port_id,
+        flow,
+        host=host,
+        match_connection=match_connection,
+        reply=reply,
+        tunnel_ips=tunnel_ips,
+    )
     if as_json:
         print_json(json_of(found))
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from controller_app.cli_support import CommandError
+from controller_app.cli_support import HELP, CommandError
 from controller_app.config import ConfigError, load_config
 from controller_app.logs import LogError, set_up_logs
 from controller_app.ovsdb_errors import OvsdbError
@@ -15,7 +15,7 @@ from ondemand.slices import SourceError
 DEFAULT_CONFIG = "/etc/ondemand/agent.toml"
 
 
-@click.command("run")
+@click.command("run", context_settings=HELP)
 @click.option(
     "--config",
     "config_path",

@@ -54,7 +54,7 @@ slices.add_command(watch)
 slices.add_command(verify)
 
 
-@slices.command()
+@slices.command(context_settings=HELP)
 @_state_argument
 @store_option
 @click.option(
@@ -83,7 +83,8 @@ def publish(
     Exit code: 0 published (or nothing to do), 2 error.
     """  # noqa: D301 - click reads the \b
     with errors_to_exit():
-        desired: Mapping[str, Payloads] = _load(state_path)
+        refused = "so publishing would be refused" if dry_run else "nothing was published"
+        desired: Mapping[str, Payloads] = _load(state_path, refused)
         if dry_run:
             written = _would_write(place, desired, keep_others=keep_others)
         else:
@@ -98,7 +99,7 @@ def publish(
     report_written(place, dict(sorted(written.items())), is_dry_run=dry_run, as_json=as_json)
 
 
-@slices.command()
+@slices.command(context_settings=HELP)
 @_state_argument
 @store_option
 @click.option("--keep-others", is_flag=True, help="Do not count slices that STATE does not name.")
@@ -118,14 +119,14 @@ def diff(state_path: Path, place: str, *, keep_others: bool, as_json: bool) -> N
     Exit code: 0 no difference, 1 difference, 2 error.
     """  # noqa: D301 - click reads the \b
     with errors_to_exit():
-        desired = _load(state_path)
+        desired = _load(state_path, "so it was not compared")
         with open_store(place) as store:
             found = list(plans(store, scope(store, desired, keep_others=keep_others)))
     report_diff(state_path, place, found, as_json=as_json)
     click.get_current_context().exit(1 if found else 0)
 
 
-@slices.command()
+@slices.command(context_settings=HELP)
 @store_option
 @click.argument("name", metavar="[SLICE]", required=False)
 @click.option("--key", metavar="KEY", help="Show this record of SLICE only.")
@@ -172,9 +173,10 @@ def show(place: str, name: str | None, key: str | None, *, as_json: bool) -> Non
         show_record(name, key, lookup.version, lookup.payload, as_json=as_json)
 
 
-def _load(path: Path) -> dict[str, dict[str, bytes]]:
+def _load(path: Path, refused: str) -> dict[str, dict[str, bytes]]:
+    """``refused``: what the command has to say of a file with mistakes."""
     with console(stderr=True).status(f"reading {path}"):
-        return load_goal_state(path)
+        return load_goal_state(path, refused)
 
 
 def _would_write(

@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from controller_app.cli_slices_options import STORE_HELP, json_option
-from controller_app.cli_support import CommandError, console, errors_to_exit, print_json, table
+from controller_app.cli_support import (
+    HELP,
+    CommandError,
+    console,
+    errors_to_exit,
+    print_json,
+    table,
+)
 from controller_app.config import AgentConfig, ConfigError, load_config
 from controller_app.slice_verify import SliceDifference, Verified, VerifyError, verify_holdings
 from controller_app.slice_words import changed_line, count_text, fields_of
@@ -21,7 +28,7 @@ from ondemand.record_text import fields_line
 _SHOWN_ROWS = 500
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.option(
     "--config",
     "config_path",

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from controller_app.cli_slices_options import store_option
-from controller_app.cli_support import errors_to_exit
+from controller_app.cli_support import HELP, errors_to_exit
 from controller_app.slice_watch import (
     HistoryLost,
     Mark,
@@ -31,7 +31,7 @@ from ondemand.slices import kind_of
 _STYLES = {Mark.ADDED: "green", Mark.CHANGED: "yellow", Mark.REMOVED: "red", Mark.WRITTEN: "cyan"}
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @store_option
 @click.argument("names", metavar="[SLICE]...", nargs=-1)
 @click.option(

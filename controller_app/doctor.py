@@ -11,6 +11,7 @@ from controller_app.doctor_limits import Limits
 from controller_app.doctor_machine import demo_checks, machine_checks
 from controller_app.doctor_source import source_checks
 from controller_app.doctor_switch import switch_checks
+from controller_app.doctor_tunnel import tunnel_address
 from controller_app.explain_hosts import Bindings
 from controller_app.ovsdb_config import BridgeConfig
 from controller_app.source_factory import open_source
@@ -31,23 +32,40 @@ def run_checks(config_path: Path | None, machine: Machine | None = None) -> Iter
         try:
             config = load_config(config_path)
         except ConfigError as error:
-            yield Check("config", Status.FAIL, str(error), "mend the file")
+            yield Check("config", Status.FAIL, str(error), _mend(config_path))
         else:
             yield Check("config", Status.OK, f"{config_path} is sound")
     if config is None:
         yield from switch_checks(machine, BridgeConfig())
     else:
-        yield from switch_checks(machine, config.bridge, Limits.of(config))
+        yield from switch_checks(machine, config.bridge, Limits.of(config), config.host_id)
         found = list(source_checks(config))
         yield from found
         # What comes last is of the stream, and its failure would be told twice.
         if not found or found[-1].status is not Status.FAIL:
-            yield _store(config)
+            check, told = _store(config)
+            yield check
+            yield tunnel_address(machine, config, told)
     yield from demo_checks(machine)
 
 
-def _store(config: AgentConfig) -> Check:
-    """The slice store: readable, of a format that this release reads, and with this host in it."""
+def _mend(path: Path) -> str:
+    """What to do about a configuration that cannot be used."""
+    try:
+        with path.open("rb"):
+            return "mend the file"
+    except FileNotFoundError:
+        return f"give the path of the agent's file, or make {path} as it says"
+    except PermissionError:
+        return "run doctor with sudo, or give this user read access to the file"
+    except OSError:
+        return "give the path of a file"
+
+
+def _store(config: AgentConfig) -> tuple[Check, frozenset[bytes]]:
+    """The slice store: readable, of a format that this release reads, and with this host in it; and at
+    which tunnel addresses it has this host.
+    """
     try:
         with open_source(config) as store:
             store.check()
@@ -56,17 +74,20 @@ def _store(config: AgentConfig) -> Check:
             bindings = Bindings(store)
             own = len(bindings.of_host(config.host_id))
             shared = [host_group_slice(group.id) for group in bindings.groups(config.host_id)]
+            told = bindings.tunnels_of(config.host_id)
     except SourceError as error:
-        return Check("store", Status.FAIL, str(error))
+        return Check("store", Status.FAIL, str(error)), frozenset()
     records = sum(one.records for one in slices)
     found = f"{place}: format {known}, {len(slices)} slices, {records} records"
     mine = next((one for one in slices if one.name == host_slice(config.host_id)), None)
     if mine is None:
-        return Check(
+        lacks = Check(
             "store",
             Status.WARN,
             f"{found}, none for host {config.host_id!r}",
             "set [host] id to the name of this host in the goal state, or publish one that names it",
         )
+        return lacks, told
     groups = f" of its own, and those of {' and '.join(shared)}" if shared else ""
-    return Check("store", Status.OK, f"{found}; ports on host {config.host_id}: {own}{groups}")
+    text = f"{found}; ports on host {config.host_id}: {own}{groups}"
+    return Check("store", Status.OK, text), told

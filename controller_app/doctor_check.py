@@ -79,7 +79,15 @@ class Machine:
             return None
 
     def has_path(self, path: str) -> bool:
-        return Path(path).exists()
+        """Whether it is there, as far as this user can see."""
+        return os.access(path, os.F_OK)
+
+    def addresses(self) -> frozenset[str]:
+        """The addresses of all interfaces, as text; none where they cannot be read."""
+        said = self.run("ip", "-o", "addr", "show")
+        if said is None or said.code != 0:
+            return frozenset()
+        return frozenset(re.findall(r"^\d+: \S+ +inet6? ([0-9a-f.:]+)", said.text, re.MULTILINE))
 
     def capabilities(self) -> int:
         """Effective capabilities as bits (capabilities(7)); 0 where they cannot be read."""

@@ -17,9 +17,14 @@ class Sockets:
         self._machine = machine
         self._bridge = config.bridge
 
+    @property
+    def management(self) -> Path:
+        """The socket at which the bridge answers questions in OpenFlow."""
+        return self._folder / f"{self._bridge}.mgmt"
+
     def ofctl(self, command: str, *args: str) -> str | None:
         """ovs-ofctl on the bridge; None when it cannot be asked."""
-        socket = f"unix:{self._folder / self._bridge}.mgmt"
+        socket = f"unix:{self.management}"
         said = self._machine.run("ovs-ofctl", "-OOpenFlow13", "--timeout=3", command, socket, *args)
         return said.text if said is not None and said.code == 0 else None
 

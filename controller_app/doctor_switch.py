@@ -12,6 +12,8 @@ from typing import Final
 from controller_app.doctor_check import Check, Machine, Status
 from controller_app.doctor_datapath import conntrack_checks, datapath_checks
 from controller_app.doctor_limits import Limits, connection_limits, table_limits
+from controller_app.doctor_rules import foreign_checks, owner_checks
+from controller_app.foreign_rules import will_be_cleared
 from controller_app.openflow_address import plain
 from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
 from controller_app.ovsdb_controller import LISTENERS
@@ -25,16 +27,19 @@ _START: Final = f"{START_OVS}, or: service openvswitch-switch start"
 
 
 def switch_checks(
-    machine: Machine, config: BridgeConfig, limits: Limits | None = None
+    machine: Machine, config: BridgeConfig, limits: Limits | None = None, host: str | None = None
 ) -> Iterator[Check]:
+    """``host``: whose agent is to run here; None: it is not known, nor asked for."""
     try:
         facts = switch_facts(config.ovsdb, timeout_s=OVSDB_TIMEOUT_S)
     except OvsdbUnreachableError as error:
         mend = "run doctor with sudo" if "ermission" in error.reason else _START
         yield Check("ovsdb", Status.FAIL, f"{config.ovsdb} does not answer: {error.reason}", mend)
+        yield _not_checked(host)
         return
     except OvsdbError as error:
         yield Check("ovsdb", Status.FAIL, str(error))
+        yield _not_checked(host)
         return
     yield _database(config, facts)
     kernel = machine.has_path("/sys/module/openvswitch")
@@ -43,13 +48,28 @@ def switch_checks(
     yield _datapath(config, facts, datapath, kernel=kernel)
     yield from _bridge(config, bridge)
     yield _tunnel(config, facts)
+    limits = limits or Limits()
     if bridge is not None and bridge.works:
         yield from datapath_checks(machine, config)
+        yield from foreign_checks(machine, config, bridge)
+        if host is not None:
+            yield from owner_checks(machine, config, host, limits.table_base)
     yield from conntrack_checks(machine, config, datapath)
-    limits = limits or Limits()
     yield table_limits(limits, bridge)
     if bridge is not None and bridge.works:
         yield connection_limits(machine, config, limits, datapath)
+
+
+def _not_checked(host: str | None) -> Check:
+    """What all hangs on the database."""
+    owner = "" if host is None else " owner,"
+    return Check(
+        "not checked",
+        Status.WARN,
+        f"without the database: datapath, bridge, controller, tunnel, rules, meters,{owner} datapath"
+        " features, rules of others, conntrack, fragments, table limits, connection limits",
+        "once the database answers, run doctor again",
+    )
 
 
 def _database(config: BridgeConfig, facts: SwitchFacts) -> Check:
@@ -106,7 +126,9 @@ def _bridge(config: BridgeConfig, bridge: BridgeFacts | None) -> Iterator[Check]
             "its log says why; without the kernel module openvswitch only netdev works",
         )
     elif bridge.fail_mode != "secure":
-        yield Check(name, Status.WARN, kind, "the agent sets fail_mode secure, which clears tables")
+        clears = will_be_cleared(target for target, _ in bridge.controllers)
+        mend = "the agent sets fail_mode secure" + (", which clears all tables" if clears else "")
+        yield Check(name, Status.WARN, kind, mend)
     elif config.datapath_type not in ("auto", bridge.datapath_type) and not config.take_over:
         yield Check(
             name,

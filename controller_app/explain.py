@@ -7,6 +7,7 @@ its ``RuleMaker``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from controller_app.explain_decisions import (
@@ -43,6 +44,7 @@ def explain(
     host: str | None = None,
     match_connection: bool = False,
     reply: bool = False,
+    tunnel_ips: Mapping[str, bytes] | None = None,
 ) -> Explanation:
     """What becomes of a packet that the port sends.
 
@@ -53,6 +55,8 @@ def explain(
         host: where the port is bound; None: where the store has it.
         match_connection: rules as ``match = "connection"`` makes them.
         reply: the packet answers one that came in.
+        tunnel_ips: tunnel addresses by host, of those whose configuration is known; that of another
+            host is the one that the store has.
 
     Raises:
         FlowError: the text says no packet.
@@ -60,10 +64,12 @@ def explain(
         SourceError: the store cannot be read.
     """
     text = parse_flow(flow_text)
-    view = HostView(store, host_of_port(store, port_id, host), port_id)
+    tunnel_ips = tunnel_ips or {}
+    place = host_of_port(store, port_id, host)
+    view = HostView(store, place, port_id, tunnel_ip=tunnel_ips.get(place))
     packet = complete(text, view.world.ports[port_id], reply=reply)
     settings = Settings(match_connection=match_connection)
-    walk = _Walk(store, settings, view, port_id)
+    walk = _Walk(store, settings, view, port_id, tunnel_ips)
     packet = walk.run(packet)
     match = "connection" if match_connection else "service"
     return Explanation(port_id, packet, match, tuple(walk.log.steps), tuple(walk.views))
@@ -72,12 +78,20 @@ def explain(
 class _Walk:
     """The way of one packet; collects the steps."""
 
-    def __init__(self, store: Store, settings: Settings, view: HostView, port_id: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        view: HostView,
+        port_id: str,
+        tunnel_ips: Mapping[str, bytes],
+    ) -> None:
         self.log = StepLog()
         self.views = [view]
         self._store = store
         self._settings = settings
         self._pipeline = Pipeline(settings.table_base)
+        self._tunnel_ips = tunnel_ips
         self._port = view.world.ports[port_id]
 
     def run(self, packet: Packet) -> Packet:
@@ -205,7 +219,7 @@ class _Walk:
             )
             self.log.steps.append(step)
             return None
-        there = HostView(self._store, host, port_id)
+        there = HostView(self._store, host, port_id, tunnel_ip=self._tunnel_ips.get(host))
         self.views.append(there)
         return there
 

@@ -6,14 +6,18 @@ about its addresses tell: they have the tunnel address, and each host's membersh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Final, Protocol
 
 from ondemand.codec import RecordError, decode_record
 from ondemand.goal_problems import did_you_mean
 from ondemand.records import Claim, HostGroup, MacPointer, Neighbor, Port, Record, port_key
 from ondemand.slice_cache import mac_place, neighbor_place
 from ondemand.slices import Lookup, SliceKind, Snapshot, host_group_slice, host_slice, kind_of
+
+#: Ports of a host whose records are read to learn its tunnel address: a few say what all do.
+MAX_PORTS_ASKED: Final = 20
 
 
 class ExplainError(Exception):
@@ -53,6 +57,16 @@ class Bindings:
         names = (host_group_slice(group.id) for group in self.groups(host))
         return [port for name in names for port in self._ports(name)]
 
+    def tunnels_of(self, host: str) -> frozenset[bytes]:
+        """The tunnel addresses at which others look for the host, by its memberships in groups and by
+        the records about some ports of its own slice; more than one while a port moves.
+        """
+        told = {group.host for group in self.groups(host)}
+        told |= {
+            tunnel_of(self._store, port) for port in islice(self._own_ports(host), MAX_PORTS_ASKED)
+        }
+        return frozenset(told - {b""})
+
     def groups(self, host: str) -> list[HostGroup]:
         """The groups that the host belongs to, by id; a record that is bad is none."""
         name = host_slice(host)
@@ -72,6 +86,14 @@ class Bindings:
             if isinstance(record, Port):
                 return record
         return None
+
+    def _own_ports(self, host: str) -> Iterator[Port]:
+        """The records of the host's own slice that can be read."""
+        name = host_slice(host)
+        for key, payload in self._records(name).items():
+            record = decoded(name, key, payload) if key.startswith(port_key("")) else None
+            if isinstance(record, Port):
+                yield record
 
     def _ports(self, name: str) -> list[str]:
         head = port_key("")

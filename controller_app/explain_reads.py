@@ -12,9 +12,16 @@ from ondemand.local_ports import LocalPort, port_tag
 from ondemand.pipeline import L4
 from ondemand.policy import Policy, RuleRef
 from ondemand.record_text import Plain, fields_line, record_fields
-from ondemand.records import Claim, Group, Record, Route, Router, SecurityRule, port_key
+from ondemand.records import Claim, Group, Route, Router, SecurityRule, port_key
 from ondemand.slice_cache import Held
 from ondemand.slices import group_slice, vpc_slice
+
+#: Why a read has no record: the store was asked and has none; a decision was made without asking, as
+#: when one of the port's other groups allows the flow; the port is not here, be it elsewhere or nowhere.
+ABSENT: Final = "absent"
+NOT_NEEDED: Final = "not needed, so not read"
+NOT_HERE: Final = "absent (not a port of this host)"
+NOT_PLUGGED: Final = "not plugged on this host"
 
 #: Remotes that are listed when none of them is the one asked about.
 SHOWN_REMOTES: Final = 10
@@ -22,19 +29,26 @@ SHOWN_REMOTES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One thing that a decision read.
+    """One thing that a decision rests on.
 
-    ``key`` is "" for a slice that is read as a whole. ``record`` None: it was looked up and is absent.
+    ``key`` is "" for a slice that is read as a whole. ``record`` None: there is none to show, and
+    ``missing`` says why. It is absent from the store only when that is ``ABSENT``.
     """
 
     tag: str
     slice: str
     key: str
     record: dict[str, Plain] | None
+    missing: str = ABSENT
 
     @property
     def text(self) -> str:
-        return "absent" if self.record is None else fields_line(self.record)
+        return self.missing if self.record is None else fields_line(self.record)
+
+    @property
+    def was_needed(self) -> bool:
+        """Whether the decision asked the store for it."""
+        return self.missing != NOT_NEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +84,22 @@ def _read(view: StoreView, tag: str) -> Read:
     port_id = port_of_tag(tag)
     if port_id is not None:
         local = view.world.ports.get(port_id)
-        if local is None:
-            return Read(tag, view.bound.host_slice, port_key(port_id), None)
         name = view.slice_of_port(port_id)
+        if local is None:
+            is_bound = view.bound.find(port_id) is not None
+            missing = NOT_PLUGGED if is_bound else NOT_HERE
+            return Read(tag, name, port_key(port_id), None, missing)
         return Read(tag, name, port_key(port_id), record_fields(local.record))
     name, _, key = tag.partition(" ")
     kind, _, rest = name.partition("/")
-    if kind == "sg":
-        return Read(tag, name, "", _group(view, name))
-    if kind == "vpc":
-        return Read(tag, name, key, _vpc(view, name, key))
+    if kind in ("sg", "vpc"):
+        if view.world.cache.whole(name) is None:
+            return Read(tag, name, key, None, NOT_NEEDED)
+        return Read(tag, name, key, _group(view, name) if kind == "sg" else _vpc(view, name, key))
     held = _held(view, rest.partition("/")[0], key)
-    record: Record | None = None if held is None else held.record
-    return Read(tag, name, key, None if record is None else record_fields(record))
+    if held is None:
+        return Read(tag, name, key, None, NOT_NEEDED)
+    return Read(tag, name, key, None if held.record is None else record_fields(held.record))
 
 
 def _held(view: StoreView, vpc: str, key: str) -> Held | None:

@@ -69,6 +69,7 @@ def rule_json(found: RuleExplanation, view: StoreView) -> dict[str, Any]:
                 "tag": read.tag,
                 "slice": read.slice,
                 "key": read.key or None,
+                "needed": read.was_needed,
                 "record": read.record,
             }
             for read in found.reads

@@ -139,8 +139,12 @@ class StoreView:
 class HostView(StoreView):
     """A host with every port of one VPC plugged; zones, OpenFlow ports and epochs are placeholders."""
 
-    def __init__(self, store: Store, host: str, port_id: str) -> None:
+    def __init__(
+        self, store: Store, host: str, port_id: str, *, tunnel_ip: bytes | None = None
+    ) -> None:
         """A view of ``host``, around the port ``port_id``, which gets the first zone.
+
+        ``tunnel_ip`` is the address that the host's agent is configured with; None: as the store has it.
 
         Raises:
             ExplainError: the port cannot be active: its record or its subnet is missing or broken.
@@ -153,8 +157,9 @@ class HostView(StoreView):
             reason = "; ".join(self.problems) or "it is not there"
             raise ExplainError(f"port {port_id!r} of host {host!r} cannot be used: {reason}")
         self._take(vpc_slice(port.vpc))
-        self.world.tunnel_ip = self._own_tunnel_ip(port)
-        ports = [one for one in bound if one.vpc == port.vpc and self._is_here(one, port)]
+        told = self._own_tunnel_ip(port)
+        self.world.tunnel_ip = told if tunnel_ip is None else tunnel_ip
+        ports = [one for one in bound if one.vpc == port.vpc and self._is_here(one, port, told)]
         ports.sort(key=lambda one: (one.id != port_id, one.id))
         self._plug(ports)
         self.tunnel_port = len(ports) + 1
@@ -164,12 +169,14 @@ class HostView(StoreView):
                 f" {vpc_slice(port.vpc)!r} does not have: no agent gives it rules until it does"
             )
 
-    def _is_here(self, one: Port, asked: Port) -> bool:
-        """Whether a port is taken for plugged: those that the whole group has are each on one host."""
+    def _is_here(self, one: Port, asked: Port, told: bytes) -> bool:
+        """Whether a port is taken for plugged: those that the whole group has are each on one host,
+        which is this one where the store has them at its address ``told``.
+        """
         if one.id == asked.id or self.slice_of_port(one.id) == self.bound.host_slice:
             return True
         tunnel = self._tunnel_of(one)
-        return bool(tunnel) and tunnel == self.world.tunnel_ip
+        return bool(tunnel) and tunnel == told
 
     def _plug(self, ports: list[Port]) -> None:
         topology = self.world.topology(ports[0].vpc)

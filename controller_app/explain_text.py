@@ -16,8 +16,6 @@ from ondemand.addresses import format_ip, format_mac
 from ondemand.frames import ABSENT, ETH_ARP, ETH_IPV4
 from ondemand.pipeline import ICMP, ICMPV6
 from ondemand.record_text import protocol_text
-from ondemand.records import port_key
-from ondemand.slices import host_slice
 
 _WIDTH = 100
 
@@ -114,18 +112,13 @@ def _step_lines(number: int, step: Step, shown: set[tuple[str, str]]) -> Iterato
     for remark in step.remarks:
         yield from _wrapped("- ", remark, 3)
     for read in step.reads:
+        if not read.was_needed:
+            yield f"     {_place(read)}: {read.text}"
+            continue
         again = (step.host, read.tag) in shown
         shown.add((step.host, read.tag))
-        yield f"     read {_place(read)}: {'as above' if again else _read_text(step, read)}"
+        yield f"     read {_place(read)}: {'as above' if again else read.text}"
     yield ""
-
-
-def _read_text(step: Step, read: Read) -> str:
-    """A location is looked for on this host first, so that a port elsewhere is no missing record."""
-    is_port = read.slice == host_slice(step.host) and read.key.startswith(port_key(""))
-    if step.name in ("location", "way back") and read.record is None and is_port:
-        return "absent (not a port of this host)"
-    return read.text
 
 
 def _place(read: Read) -> str:
@@ -190,8 +183,14 @@ def _step_json(step: Step) -> dict[str, Any]:
         else {"group": rule.group, "rule": rule.rule, "record": rule.fields},
         "remarks": list(step.remarks),
         "reads": [
-            {"tag": r.tag, "slice": r.slice, "key": r.key or None, "record": r.record}
-            for r in step.reads
+            {
+                "tag": read.tag,
+                "slice": read.slice,
+                "key": read.key or None,
+                "needed": read.was_needed,
+                "record": read.record,
+            }
+            for read in step.reads
         ],
         "rules": list(step.flows),
     }

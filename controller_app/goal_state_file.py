@@ -9,11 +9,15 @@ from typing import Any, ClassVar
 
 import yaml
 
+from controller_app.goal_state_lines import YamlLines
 from ondemand.goal_state import GoalStateError, compile_goal_state, encode_slices
 
 
 class GoalStateFileError(Exception):
-    """The file cannot be read, is no YAML, or its goal state is wrong. ``errors``: each mistake."""
+    """The file cannot be read, is no YAML, or its goal state is wrong.
+
+    ``errors`` has each mistake; those of a goal state in YAML begin with ``line N: ``.
+    """
 
     def __init__(self, path: Path, errors: tuple[str, ...], message: str) -> None:
         super().__init__(message)
@@ -21,10 +25,14 @@ class GoalStateFileError(Exception):
         self.errors = errors
 
 
-def load_goal_state(path: Path) -> dict[str, dict[str, bytes]]:
+def load_goal_state(path: Path, so: str = "") -> dict[str, dict[str, bytes]]:
     """The payloads of each slice, ready to publish.
 
     A file named ``*.json`` is read as JSON, which takes a tenth of the time; any other as YAML.
+
+    Args:
+        path: the file.
+        so: what follows from mistakes, for the head of the message, such as "nothing was published".
 
     Raises:
         GoalStateFileError: with every mistake of the file.
@@ -34,8 +42,27 @@ def load_goal_state(path: Path) -> dict[str, dict[str, bytes]]:
         return encode_slices(compile_goal_state(document))
     except GoalStateError as error:
         count = len(error.errors)
-        head = f"{path}: {count} mistake{'' if count == 1 else 's'}, nothing was published:\n"
-        raise GoalStateFileError(path, error.errors, head + str(error)) from None
+        follows = f", {so}" if so else ""
+        told = _with_lines(path, error)
+        head = f"{path}: {count} mistake{'' if count == 1 else 's'}{follows}:\n"
+        raise GoalStateFileError(path, told.errors, head + str(told)) from None
+
+
+def _with_lines(path: Path, error: GoalStateError) -> GoalStateError:
+    """The same mistakes, each with its line where the file is YAML. The file is read once more."""
+    if path.suffix == ".json":
+        return error
+    try:
+        lines = YamlLines(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return error  # it has changed meanwhile
+    found = map(lines.line_of, error.paths)
+    return GoalStateError(
+        [
+            text if line is None else f"line {line}: {text}"
+            for text, line in zip(error.errors, found, strict=True)
+        ]
+    )
 
 
 def read_document(path: Path) -> object:

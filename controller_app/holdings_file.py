@@ -241,12 +241,15 @@ class HoldingsFile:
         """Save no more. A file that lacks what could not be written must not be loaded."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         self._close()
-        mend = f"{self._mend(error)} and restart the agent"
+        mend = f"{self._mend(error)}, and restart the agent"
         try:
             for path in (self.path, self._spare):
                 path.unlink(missing_ok=True)
         except OSError as second:
-            mend = f"remove it, which failed here ({second.strerror})"
+            mend += (
+                "; if there is such a file, it is out of date now, and could not be removed"
+                f" ({second.strerror})"
+            )
         self._warn(
             f"holdings are not saved in {self.path} ({reason}), so a restart reads slices anew:"
             f" {mend}"
@@ -256,14 +259,28 @@ class HoldingsFile:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT):
             return "make room for it"
-        if number == errno.ENOENT:
+        if number == errno.ENOENT and _is_writable(_nearest_folder(self.path)):
             return f"make its folder with 'mkdir -p {self.path.parent}'"
+        if number in (errno.EACCES, errno.EPERM, errno.ENOENT):
+            return (
+                "run the agent as root, or set [state] holdings_file to a path where this user may"
+                " write"
+            )
         return "give this user write access to the file and to its folder"
 
     def _close(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder above ``path`` that is there, as far as this user can see."""
+    return next((folder for folder in path.parents if os.access(folder, os.F_OK)), Path("/"))
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 class _Breath:

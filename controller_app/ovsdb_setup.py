@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from controller_app.foreign_rules import count_foreign, rules, will_be_cleared
 from controller_app.ovsdb_bridge import BridgeOutcome, EnsureBridge, UseUserspaceDatapath
 from controller_app.ovsdb_config import TUNNEL_OPTIONS, BridgeConfig
 from controller_app.ovsdb_controller import SetController
@@ -14,6 +17,8 @@ from controller_app.ovsdb_errors import BridgeConflictError, BridgeFailedError, 
 from controller_app.ovsdb_idl import SCHEMA
 from controller_app.ovsdb_link import Link, find_row
 from controller_app.ovsdb_view import first, valid_ofport
+from controller_app.switch_query import SwitchQueryError
+from controller_app.vswitchd_control import run_directory
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +46,10 @@ def ensure_bridge(
     reconnect: bool = False,
 ) -> BridgeState:
     """Create or adopt the bridge, and wait until it works; see ``Ovsdb.ensure_bridge``."""
+    warning = _loss_of_others(link, config)
     outcome: BridgeOutcome = link.commit(EnsureBridge(link.api, config))
+    if warning:
+        LOG.warning("%s", warning)
     try:
         changes = [*outcome.changes, *_fall_back_to_userspace(link, config)]
         state = _read_state(link, config, changes)
@@ -55,6 +63,39 @@ def ensure_bridge(
         LOG.info("bridge %s: %s", config.bridge, change)
     _warn_of_socket_path(link, config)
     return replace(state, changes=tuple(changes))
+
+
+def _loss_of_others(link: Link, config: BridgeConfig) -> str:
+    """What others lose when the bridge is adopted, as a sentence; "" when it is nothing."""
+    with link.held():
+        bridge = find_row(link.api, "Bridge", config.bridge)
+        if bridge is None or not will_be_cleared(row.target for row in bridge.controller):
+            return ""
+    path = _run_directory(link, config) / f"{config.bridge}.mgmt"
+    if not os.access(path, os.F_OK):
+        return ""  # not in the switch yet, and so without rules
+    clears = (
+        f"bridge {config.bridge} has no controller yet, and Open vSwitch clears all tables of a bridge"
+        " when its first one is set"
+    )
+    try:
+        count = count_foreign(path)
+    except SwitchQueryError as error:
+        return f"{clears}: whether rules of others are lost by that could not be asked ({error})"
+    if not count:
+        return ""
+    return (
+        f"{clears}: {rules(count)} of others are lost by that; have them made again, the agent leaves"
+        " alone what is added from now on"
+    )
+
+
+def _run_directory(link: Link, config: BridgeConfig) -> Path:
+    """Where ovs-vswitchd has its sockets."""
+    with link.held():
+        row = next(iter(link.idl.tables[SCHEMA].rows.values()))
+        found = row.external_ids.get("rundir")
+    return Path(found) if found else run_directory(config.ovsdb)
 
 
 def _fall_back_to_userspace(link: Link, config: BridgeConfig) -> list[str]:

@@ -26,6 +26,7 @@ from controller_app.flow_stats import (
     flow_stats_reply,
     flow_stats_request,
 )
+from controller_app.ovsdb_errors import START_OVS
 from ondemand.goal_problems import did_you_mean
 
 #: Seconds to wait for an answer, in all.
@@ -242,15 +243,16 @@ def _cannot_connect(path: Path, error: OSError) -> str:
         bridges = _bridges(path.parent)
         if not bridges:
             return (
-                f"{path} is not there, nor any other bridge's socket: does Open vSwitch run, and"
-                " is that its run directory?"
+                f"{path} is not there, nor the socket of any other bridge, so Open vSwitch does not run:"
+                f" {START_OVS}; if its run directory is another one, name it: OVS_RUNDIR=DIRECTORY, or"
+                f" --switch unix:/DIRECTORY/{path.name} of explain"
             )
         hint = did_you_mean(path.stem, bridges) or f"; there is {', '.join(bridges[:10])}"
         return f"there is no bridge {path.stem!r} in {path.parent}{hint}"
     if isinstance(error, PermissionError):
         return f"no permission to ask the switch at {path}; run this as root"
     if isinstance(error, ConnectionRefusedError):
-        return f"nobody answers at {path}: ovs-vswitchd does not run; start it"
+        return f"nobody answers at {path}: ovs-vswitchd does not run: {START_OVS}"
     return f"the switch at {path} cannot be asked: {error.strerror or error}"
 
 

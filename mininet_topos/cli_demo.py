@@ -53,7 +53,8 @@ def command(*, neighbors: int, source: SourceKind, json_file: Path | None, keep:
       sudo ondemand demo --source nats      slices from a NATS server in a namespace of its own
       sudo ondemand demo --keep             look around in it afterwards
 
-    Exit code: 0 every check held, 1 some check did not, 2 error, 130 interrupted.
+    Exit code: 0 every check held, 1 some check did not, 2 error, 130 interrupted
+    (143 by SIGTERM).
     """  # noqa: D301 - click reads the \b
     # Late, so that --help needs nothing but click.
     from mininet_topos.demo import DemoOptions, run_demo  # noqa: PLC0415

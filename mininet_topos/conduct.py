@@ -32,6 +32,7 @@ class Performance(Generic[AgentLabT]):
         phases: all that is looked at, in order.
         explain: a port and a flow, as ``ondemand explain`` takes them, for whoever looks around.
         facts: what was built, for the JSON document; hosts and VMs are added.
+        note: what a reader of the table must know besides, a clause; "" for nothing.
     """
 
     headline: str
@@ -39,6 +40,7 @@ class Performance(Generic[AgentLabT]):
     phases: Sequence[Phase[AgentLabT]]
     explain: tuple[str, str]
     facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def conduct(
@@ -95,7 +97,7 @@ def conduct(
                 },
             )
             screen.close()
-            _show(report, screen, lab)
+            _show(report, screen, lab, shown.note)
             if json_file is not None:
                 report.write(json_file)
             if keep:
@@ -135,8 +137,10 @@ def _logs_seen(lab: AgentLab) -> Seen:
     return Seen(not said, "; ".join(said[:3]) if said else f"{len(lab.agents)} agents, no error")
 
 
-def _show(report: Report, screen: LabScreen, lab: AgentLab) -> None:
+def _show(report: Report, screen: LabScreen, lab: AgentLab, note: str) -> None:
     screen.table(report)
+    if note:
+        screen.say(f"Note: {note}.")
     screen.say(report.summary)
     if report.exit_code != 0:
         run = lab.fabric.run

@@ -32,6 +32,10 @@ from mininet_topos.promises import Measurement, Promise, Seen, Trial, all_of, ch
 from mininet_topos.trials import Phase
 
 _HEADLINE: Final = "Two compute hosts; the Open vSwitch of one of them is killed and started."
+_QUICK_NOTE: Final = (
+    "in the short form the switch is away for a shorter time; what is promised is the same as in the full"
+    " form"
+)
 
 _TCP, _FRESH = 80, 81
 _UDP: Final = 5000
@@ -72,6 +76,7 @@ def performance(*, quick: bool) -> Performance[ExperimentLab]:
             log_phase(),
         ),
         explain=("far", f"tcp,nw_dst={_GOAL.station('web').ips[0]},tp_dst={_TCP}"),
+        note=_QUICK_NOTE if quick else "",
     )
 
 

@@ -28,7 +28,7 @@ EXPERIMENTS: Final[Mapping[str, Entry]] = {
         "mininet_topos.experiment_policy_cut",
     ),
     "migrate": Entry(
-        "A VM moves to another host under live TCP: rules follow it, the stream survives.",
+        "A VM moves to another host, and back, under live TCP: rules follow it, the stream survives.",
         "mininet_topos.experiment_migrate",
     ),
     "ovs-restart": Entry(

@@ -67,6 +67,13 @@ _HEADLINE: Final = (
 #: that, a rule that is no longer true could let it pass anew.
 CUT_S: Final = 0.5
 
+_QUICK_NOTE: Final = (
+    f"the short form has {QUICK.rules:,} rules instead of {FULL.rules:,}, and its promises are wider than"
+    f" those of the full form: the first new flow within {QUICK.served_s:g} s instead of"
+    f" {FULL.served_s:g} s, and {QUICK.start_s:g} s instead of {FULL.start_s:g} s for a start besides the time"
+    " for each rule"
+)
+
 #: A second between two datagrams of each of the two streams that are looked at closely.
 _FAST_S: Final = 0.001
 _FILL_TRIES: Final = 4
@@ -95,6 +102,7 @@ def performance(*, quick: bool) -> Performance[ExperimentLab]:
         ),
         explain=("near", f"tcp,nw_dst={GOAL.station('web').ips[0]},tp_dst=80"),
         facts={"rules": form.rules},
+        note=_QUICK_NOTE if quick else "",
     )
 
 
@@ -164,7 +172,7 @@ def _killed(form: Form) -> Trial[ExperimentLab]:
             ),
             unharmed_seen([*of(seen, "kept"), *of(seen, "fast")]),
             all_of(
-                cut_seen(cut, start_s, bound_s=judged_s + CUT_S),
+                cut_seen(cut, start_s, bound_s=judged_s + CUT_S, since="the agent was started"),
                 Seen(judged_s < math.inf, f"all judged after {ms(judged_s)}"),
             ),
             back_seen(of(seen, "moved", protocol="udp"), start_s, judged_s + CUT_S),

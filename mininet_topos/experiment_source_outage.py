@@ -31,6 +31,10 @@ from mininet_topos.trials import Phase
 _HEADLINE: Final = (
     "Two compute hosts; the slice store is moved away, replaced by garbage, brought back."
 )
+_QUICK_NOTE: Final = (
+    "in the short form the store is away for a shorter time; what is promised is the same as in the full"
+    " form"
+)
 
 _TCP: Final = 80
 #: Services that nobody has used before, one for each time that a new flow is begun.
@@ -78,6 +82,7 @@ def performance(*, quick: bool) -> Performance[ExperimentLab]:
             log_phase(),
         ),
         explain=("near", f"icmp,nw_dst={_GOAL.station('lone-1').ips[0]}"),
+        note=_QUICK_NOTE if quick else "",
     )
 
 

@@ -33,16 +33,23 @@ def of(flows: Sequence[FlowSeen], *words: str, protocol: str = "") -> list[FlowS
     ]
 
 
-def cut_seen(flows: Sequence[FlowSeen], published_s: float, *, bound_s: float = CUT_S) -> Seen:
-    """Whether all flows stood still soon enough after a publish, without a word to either end.
+def cut_seen(
+    flows: Sequence[FlowSeen],
+    begun_s: float,
+    *,
+    bound_s: float = CUT_S,
+    since: str = "the publish began",
+) -> Seen:
+    """Whether all flows stood still soon enough after a moment, without a word to either end.
 
-    TCP must not have been reset: a drop is a drop.
+    ``begun_s`` is that moment, which ``since`` names. TCP must not have been reset: a drop is a drop.
     """
     if not flows:
         return _nothing()
-    last_ms = 1000 * max((one.last_s or published_s) - published_s for one in flows)
+    last_ms = 1000 * max((one.last_s or begun_s) - begun_s for one in flows)
     broken = [one for one in flows if not one.is_alive]
-    text = f"{_flows(flows)}last byte after {max(0.0, last_ms):.0f} ms{_names(broken)}"
+    last = f"last byte {last_ms:.0f} ms" if last_ms > 0 else "no byte"
+    text = f"{_flows(flows)}{last} after {since}{_names(broken)}"
     return Seen(last_ms <= 1000 * bound_s and not broken, text)
 
 

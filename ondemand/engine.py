@@ -40,6 +40,9 @@ _REASONS = {0: "idle", 1: "hard", 2: "delete", 4: "meter_delete", 5: "eviction"}
 
 #: Changes that wait for ports which an earlier agent served.
 MAX_LATER = 1000
+#: Seconds that the source has, once it answers, to tell what changed since the holdings were saved. Until
+#: then a record that is missing may be on its way.
+CONFIRM_S = 3.0
 #: Rules that are judged between two reads of the socket: about a millisecond.
 WORK_RULES = 50
 
@@ -122,6 +125,8 @@ class Engine:
         #: Changes of what an earlier agent held, until its ports are here: only then can each of them
         #: be told what it lost. None: they are applied as they come.
         self._later: list[Delta | Snapshot] | None = None
+        #: When what was saved counts as confirmed; None: the time does not run.
+        self._confirmed_s: float | None = None
         #: Why the source cannot answer, None while it can.
         self.source_error: str | None = None
 
@@ -397,6 +402,8 @@ class Engine:
         self._judge_changed_ports(now_s)
         self._rejudge.tick(now_s)
         self._quarantine.tick(now_s)
+        if self._ports.is_hearsay:
+            self._confirm(now_s)
         self._let_go_of_idle(now_s)
         if len(self._waiting):
             for need, zones in self._waiting.expire(now_s).items():
@@ -427,6 +434,16 @@ class Engine:
             self._rejudge.members_forgotten(applied.forgotten_groups)
             self._forget_parts(applied.forgotten)
         self._judge_changed_ports(now_s)
+
+    def _confirm(self, now_s: float) -> None:
+        """What was saved is as the source has it, when that has been silent for long enough."""
+        if self.world.source_down or self._later is not None:
+            self._confirmed_s = None
+        elif self._confirmed_s is None:
+            self._confirmed_s = now_s + CONFIRM_S
+        elif now_s >= self._confirmed_s:
+            self._ports.confirm()
+            self._judge_changed_ports(now_s)
 
     def _let_go_of_idle(self, now_s: float) -> None:
         """Hold no record that nothing has used for a while."""

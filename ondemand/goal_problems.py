@@ -9,12 +9,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from typing import TypeVar, get_args
+from typing import TypeAlias, TypeVar, get_args
 
 import msgspec
 
 from ondemand.addresses import AddressError
 from ondemand.slices import SliceNameError, check_id
+
+#: Keys of mappings and indexes of lists, from the top of a document.
+Path: TypeAlias = tuple[str | int, ...]
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 _Value = TypeVar("_Value")
@@ -22,6 +25,10 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 _SHOWN_ERRORS = 20
 _AT = re.compile(r"(?P<reason>.*) - at `\$(?P<path>.*)`", re.DOTALL)
+#: The ``(port 'vm1')`` in a place; an id is written as ``repr`` does, whatever is in it.
+_IDENTITY = re.compile(r" \([a-z ]+ (?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\)")
+#: The next key or index of a place.
+_STEP = re.compile(r"\[(?P<index>[0-9]+)\]|(?:\.|: )?(?P<key>[a-z_]+)(?=[\[.:]|$)")
 #: msgspec's names of types, as a person who writes YAML knows them.
 _TYPE_NAMES = {
     "str": "a string",
@@ -36,14 +43,32 @@ _EXPECTED = re.compile(r"Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`")
 
 
 class GoalStateError(ValueError):
-    """The goal state is wrong. ``errors`` has one sentence for each mistake, in document order."""
+    """The goal state is wrong. ``errors`` has one sentence for each mistake, in document order.
 
-    def __init__(self, errors: Sequence[str]) -> None:
+    ``paths`` says where each is in the document: keys and indexes from its top, as far as they exist.
+    """
+
+    def __init__(self, errors: Sequence[str], paths: Sequence[Path] = ()) -> None:
         lines = list(errors[:_SHOWN_ERRORS])
         if len(errors) > _SHOWN_ERRORS:
             lines.append(f"... and {len(errors) - _SHOWN_ERRORS} more")
         super().__init__("\n".join(lines))
         self.errors = tuple(errors)
+        self.paths = tuple(paths) or ((),) * len(self.errors)
+
+
+def path_of(place: str) -> Path:
+    """Keys and indexes of a place such as ``vpcs[0].ports[3] (port 'vm1'): fixed_ips[1]``.
+
+    They end at the first word that is no key, as in ``top level``.
+    """
+    steps: list[str | int] = []
+    plain = _IDENTITY.sub("", place).removeprefix("top level: ")
+    end = 0
+    while (step := _STEP.match(plain, end)) is not None:
+        steps.append(int(step["index"]) if step["index"] else step["key"])
+        end = step.end()
+    return tuple(steps)
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
@@ -58,10 +83,16 @@ class Problems:
 
     def __init__(self) -> None:
         self.errors: list[str] = []
+        self._paths: list[Path] = []
         self._broken: set[tuple[str, str]] = set()
 
-    def add(self, place: str, message: str) -> None:
+    def add(self, place: str, message: str, *, key: str | None = None) -> None:
+        """Note a mistake at ``place``; ``key`` is the one there that is wrong, when ``place`` does not
+        end with it.
+        """
         self.errors.append(f"{place}: {message}")
+        path = path_of(place)
+        self._paths.append(path if key is None else (*path, key))
 
     def add_broken(self, kind: str, identity: object) -> None:
         """What ``identity`` names is there, but wrong: references to it are no second mistake."""
@@ -70,7 +101,11 @@ class Problems:
 
     def raise_any(self) -> None:
         if self.errors:
-            raise GoalStateError(self.errors)
+            raise self.error()
+
+    def error(self) -> GoalStateError:
+        """All that was noted, to be raised."""
+        return GoalStateError(self.errors, self._paths)
 
     def parse(self, place: str, parse: Callable[[str], _Value], text: str) -> _Value | None:
         """The address or prefix in ``text``, or None after noting why it is none."""
@@ -145,7 +180,7 @@ class Problems:
             if key not in fields:
                 hint = did_you_mean(str(key), fields)
                 hint = hint or f"; known here: {', '.join(fields)}"
-                self.add(place, f"unknown key {key!r}{hint}")
+                self.add(place, f"unknown key {key!r}{hint}", key=str(key))
         for name, field in fields.items():
             if name not in item:
                 if field.required:
@@ -154,12 +189,14 @@ class Problems:
             try:
                 sound[name] = msgspec.convert(item[name], field.type)
             except msgspec.ValidationError as error:
-                self.add(place, name + _reason(error, item[name], field.type))
+                path, reason = _reason(error, item[name], field.type)
+                self.add(f"{place}: {name}{path}", reason)
         required = {name for name, field in fields.items() if field.required}
         return shape(**sound) if required <= sound.keys() else None
 
 
-def _reason(error: msgspec.ValidationError, value: object, type_: object) -> str:
+def _reason(error: msgspec.ValidationError, value: object, type_: object) -> tuple[str, str]:
+    """Where inside ``value`` it is wrong, and why."""
     text, path = str(error), ""
     located = _AT.fullmatch(text)
     if located is not None:
@@ -167,7 +204,7 @@ def _reason(error: msgspec.ValidationError, value: object, type_: object) -> str
     if text.startswith("Invalid enum value"):
         choices = [choice for part in get_args(type_) for choice in get_args(part) or (part,)]
         names = [choice for choice in choices if isinstance(choice, str)]
-        return f"{path}: must be one of {', '.join(names)}, not {value!r}"
+        return path, f"must be one of {', '.join(names)}, not {value!r}"
     expected = _EXPECTED.fullmatch(text)
     if expected is not None:
         wanted = [name for name in expected["expected"].split(" | ") if name != "null"]
@@ -179,7 +216,7 @@ def _reason(error: msgspec.ValidationError, value: object, type_: object) -> str
             text += " (put it in quotes)"
         elif wanted == ["array"] and expected["got"] == "null":
             text += " (write [] for an empty list)"
-    return f"{path}: {text}"
+    return path, text
 
 
 def _type_name(value: object) -> str:

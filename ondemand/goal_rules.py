@@ -77,13 +77,17 @@ def _content(
         remote = problems.parse(f"{place}: remote_prefix", parse_prefix, rule.remote_prefix)
         if rule.remote_group is not None:
             problems.add(
-                place, "remote_prefix and remote_group exclude each other: write two rules"
+                place,
+                "remote_prefix and remote_group exclude each other: write two rules",
+                key="remote_group",
             )
     if rule.remote_group is not None:
         problems.is_known(f"{place}: remote_group", "security group", rule.remote_group, groups)
     family = _family(place, rule, remote, problems)
     protocol = _protocol(place, rule, family, problems)
     if protocol is None:
+        # Whatever the protocol was to be, no protocol has such ports.
+        _port_range(place, rule, problems)
         return None
     low, high = _ports(place, rule, protocol, problems)
     return SecurityRule(
@@ -104,7 +108,9 @@ def _family(place: str, rule: RuleInput, remote: Prefix | None, problems: Proble
         return of_prefix or 4
     family = 4 if rule.ethertype == "IPv4" else 6
     if of_prefix not in (None, family):
-        problems.add(place, f"remote_prefix {remote} is no {rule.ethertype} prefix")
+        problems.add(
+            place, f"remote_prefix {remote} is no {rule.ethertype} prefix", key="ethertype"
+        )
     return family
 
 
@@ -116,13 +122,14 @@ def _protocol(place: str, rule: RuleInput, family: int, problems: Problems) -> i
         problems.add(
             place,
             f"protocol {given!r} is none of {', '.join(_PROTOCOLS)} and no number 0..255{hint}",
+            key="protocol",
         )
         return None
     if isinstance(given, int) and not 0 <= given <= 255:
-        problems.add(place, f"protocol {given} is not in 0..255")
+        problems.add(place, f"protocol {given} is not in 0..255", key="protocol")
         return None
     if family == 4 and number == ICMPV6:
-        problems.add(place, f"protocol {given!r} needs 'ethertype: IPv6'")
+        problems.add(place, f"protocol {given!r} needs 'ethertype: IPv6'", key="protocol")
         return None
     return ICMPV6 if family == 6 and number == ICMP else number
 
@@ -131,13 +138,17 @@ def _ports(place: str, rule: RuleInput, protocol: int, problems: Problems) -> tu
     """Port range, or ICMP type and code, as a SecurityRule holds them."""
     is_icmp = protocol in (ICMP, ICMPV6)
     if rule.ports is not None and protocol not in PORTED:
-        problems.add(place, "ports go with protocol tcp, udp or sctp only")
+        problems.add(place, "ports go with protocol tcp, udp or sctp only", key="ports")
         return ANY, ANY
     if not is_icmp and (rule.icmp_type is not None or rule.icmp_code is not None):
         problems.add(place, "icmp_type and icmp_code go with protocol icmp or icmpv6 only")
         return ANY, ANY
     if is_icmp:
         return _icmp(place, rule, problems)
+    return _port_range(place, rule, problems)
+
+
+def _port_range(place: str, rule: RuleInput, problems: Problems) -> tuple[int, int]:
     if rule.ports is None:
         return ANY, ANY
     found = _PORTS.fullmatch(str(rule.ports))
@@ -147,17 +158,19 @@ def _ports(place: str, rule: RuleInput, protocol: int, problems: Problems) -> tu
         if low <= high <= 65535:
             return low, high
     problems.add(
-        place, f"ports {rule.ports!r} must be a port or a range 'low-high', both in 0..65535"
+        place,
+        f"ports {rule.ports!r} must be a port or a range 'low-high', both in 0..65535",
+        key="ports",
     )
     return ANY, ANY
 
 
 def _icmp(place: str, rule: RuleInput, problems: Problems) -> tuple[int, int]:
     if rule.icmp_type is None and rule.icmp_code is not None:
-        problems.add(place, "icmp_code needs an icmp_type")
+        problems.add(place, "icmp_code needs an icmp_type", key="icmp_code")
     for name, value in (("icmp_type", rule.icmp_type), ("icmp_code", rule.icmp_code)):
         if value is not None and not 0 <= value <= 255:
-            problems.add(place, f"{name} {value} is not in 0..255")
+            problems.add(place, f"{name} {value} is not in 0..255", key=name)
     return (
         ANY if rule.icmp_type is None else rule.icmp_type,
         ANY if rule.icmp_code is None else rule.icmp_code,

@@ -43,7 +43,7 @@ def compile_goal_state(document: object) -> Slices:
     problems = Problems()
     goal = problems.read_one(GoalInput, document, "top level")
     if goal is None:
-        raise GoalStateError(problems.errors)
+        raise problems.error()
     hosts = check_hosts(problems.read("host", HostInput, goal.hosts, "hosts"), problems)
     vpcs = _check_vpcs(goal, hosts, problems)
     problems.raise_any()

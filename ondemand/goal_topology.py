@@ -87,7 +87,7 @@ def check_subnets(
             continue
         before = len(problems.errors)
         if not 0 < given.vni <= MAX_VNI:
-            problems.add(place, f"vni {given.vni} is not in 1..{MAX_VNI}")
+            problems.add(place, f"vni {given.vni} is not in 1..{MAX_VNI}", key="vni")
         else:
             problems.is_first(vnis, given.vni, place, f"vni {given.vni}")
         prefixes = _prefixes(place, given, problems)
@@ -148,7 +148,7 @@ def _gateways(
 def _gateway_mac(place: str, given: SubnetInput, problems: Problems) -> bytes:
     if given.gateway_mac is not None:
         if not given.gateways:
-            problems.add(place, "gateway_mac has no meaning without gateways")
+            problems.add(place, "gateway_mac has no meaning without gateways", key="gateway_mac")
         return read_mac(given.gateway_mac, f"{place}: gateway_mac", problems) or b""
     if given.gateways and 0 < given.vni <= MAX_VNI:
         return gateway_mac_of(given.vni)

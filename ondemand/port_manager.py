@@ -63,6 +63,8 @@ class PortManager:
         self._warned: dict[str, str] = {}
         self._held: set[str] = set()
         self._interfaces_known = False
+        #: What is held was saved by an earlier agent, and the source may still say what changed since.
+        self.is_hearsay = False
         #: What an earlier agent left in the switch, by mark, of ports that are not here yet.
         self._found: dict[int, FoundPort] = {}
         #: Until the switch was seen, nobody knows which zones are in use.
@@ -75,8 +77,14 @@ class PortManager:
         self.refresh_holdings()
 
     def restored(self, slices: Iterable[str]) -> None:
-        """These are held whole already, and followed."""
+        """These are held whole already, and followed; nothing is warned of until ``confirm``."""
         self._held.update(slices)
+        self.is_hearsay = bool(self._held)
+
+    def confirm(self) -> None:
+        """The source has had its time to tell what changed: what is missing now is worth a warning."""
+        self.is_hearsay = False
+        self.settle_all()
 
     def interfaces_known(self) -> None:
         """All that is plugged has been told: what no port refers to is needed no more."""
@@ -248,7 +256,7 @@ class PortManager:
         return subnet
 
     def _warn(self, port_id: str, sentence: str) -> None:
-        if self._warned.get(port_id) != sentence:
+        if not self.is_hearsay and self._warned.get(port_id) != sentence:
             self._warned[port_id] = sentence
             self._installer.effects.warnings.append(sentence)
 

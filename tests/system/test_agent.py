@@ -89,6 +89,9 @@ class Site:
             iface_id=name if plugged else None,
         )
 
+    def log(self) -> str:
+        return (self.host.directory / "agent-events.log").read_text()
+
     def on_demand_rules(self) -> list[str]:
         return [flow for flow in self.host.dump_flows() if "_timeout=" in flow]
 
@@ -123,6 +126,23 @@ def test_whatever_comes_first_the_port_works_in_the_end(site: Site) -> None:
     assert site.agent.wait_for_ports(["vm-a", "vm-b"])
     assert eventually(lambda: reaches(a, "10.0.1.12"))
     assert reaches(b, "fd00:1::b")
+    # The log has the whole story, each thing once.
+    log = site.log()
+    assert log.count(f"slice store {site.store_file} does not exist: create it with") == 1
+    assert log.count("the slice source answers again") == 1
+    assert eventually(lambda: site.log().count("port vm-b is served") == 1)
+    assert site.log().count("port vm-a is served") == 1
+
+
+def test_a_tunnel_address_that_is_not_the_one_in_the_goal_state_is_warned_of(site: Site) -> None:
+    site.agent = AgentOnHost(
+        site.host, site.store_file, settings={"host": {"tunnel_ip": "198.51.100.9"}}
+    )
+    site.publish(state(A))
+    site.agent.start()
+    site.agent.wait_connected()
+    assert eventually(lambda: "[host] tunnel_ip is 198.51.100.9, but" in site.log())
+    assert "has host 'h1' at 192.0.2.1" in site.log()
 
 
 def test_an_interface_whose_slice_has_no_such_port_is_named_and_gets_nothing(site: Site) -> None:
@@ -239,6 +259,9 @@ def test_the_store_goes_bad_and_comes_back(site: Site, tmp_path: Path) -> None:
     assert eventually(lambda: site.agent.status.get("source_error") is None)
     site.publish(state(A, B, tcp_ports=(80,)))
     assert reaches(a, "10.0.1.1")
+    assert "is not an SQLite file: give another path" in site.log()
+    assert eventually(lambda: "the slice source answers again" in site.log())
+    assert "tunnel_ip is" not in site.log()
 
 
 def test_a_narrowed_policy_cuts_the_live_connection_and_spares_the_one_beside_it(

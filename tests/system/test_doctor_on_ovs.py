@@ -11,6 +11,9 @@ from controller_app.doctor_check import Status
 from controller_app.explain import explain
 from controller_app.goal_state_file import load_goal_state
 from controller_app.sqlite_store import SqliteStore
+from ondemand.pipeline import Pipeline
+from ondemand.static_rules import owner_rule
+from rule_cache.cookie import MAGIC_VALUE
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "two-subnets.yaml"
 
@@ -66,11 +69,26 @@ def test_a_host_with_its_bridge(host, checks_of, store):
     assert checks["meters"].found.startswith("up to ")
     assert checks["datapath features"].status is Status.OK
     assert "1200 bytes (IPv4) and 1280 bytes (IPv6)" in checks["fragments"].found
+    assert "rules of others" not in checks
+    host.add_flows("br-int", "cookie=0x77,table=0,ip actions=drop")
+    checks = checks_of(host)
+    assert checks["rules of others"].status is Status.WARN
+    assert checks["rules of others"].found.startswith("1 rule on bridge br-int")
     host.vsctl("set-controller", "br-int", "tcp:127.0.0.1:16653")
+    assert "rules of others" not in checks_of(host)
     host.add_flows("br-int", "cookie=0x0d5e000000000001,table=0 actions=drop")
     checks = checks_of(host)
     assert checks["rules"].found == "1 of an agent are in the switch"
     assert list(failed(checks)) == ["controller"]
+
+
+def test_rules_of_another_hosts_agent(host, checks_of, store):
+    host.create_integration_bridge()
+    pipeline = Pipeline()
+    for mark, status in (("host-1", Status.OK), ("host-2", Status.FAIL)):
+        host.add_flows("br-int", f"cookie={MAGIC_VALUE + 7:#x},{owner_rule(pipeline, mark)}")
+        assert checks_of(host)["owner"].status is status
+    assert "made by the agent of another host than 'host-1'" in checks_of(host)["owner"].found
 
 
 def test_limits_are_read_from_the_switch(host, checks_of, store):

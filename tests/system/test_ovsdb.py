@@ -48,6 +48,7 @@ from controller_app.ovsdb import (
     lock_name,
 )
 from controller_app.ovsdb_facts import switch_facts
+from rule_cache.cookie import MAGIC_VALUE
 
 pytestmark = pytest.mark.system
 
@@ -328,6 +329,53 @@ def test_a_bridge_of_the_operator_is_adopted_and_only_what_differs_is_written(sw
     assert options == '{csum="true", key=flow, remote_ip=flow}'
     assert not [change for change in state.changes if "fail_mode" in change or "created" in change]
     assert [change for change in state.changes if "local_ip" in change]
+
+
+@pytest.mark.parametrize("fail_mode", ["", "standalone", "secure"])
+def test_rules_of_others_that_are_cleared_are_counted_before(switch, config, caplog, fail_mode):
+    mode = [f"fail_mode={fail_mode}"] if fail_mode else []
+    switch.vsctl(
+        *("add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev", *mode),
+        *("--", "set-controller", "br-int", f"punix:{switch.directory}/listener.sock"),
+    )
+    for table in range(3):
+        switch.ofctl("add-flow", "br-int", f"cookie=0x77,table={table},ip,actions=drop")
+    switch.ofctl("add-flow", "br-int", f"cookie={MAGIC_VALUE + 1:#x},table=7,ip,actions=drop")
+    said = []
+
+    def ready(_state):
+        said.extend(caplog.messages)
+
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge(ready=ready)
+        # It is said before the controller is set, and is true.
+        (warning,) = [one for one in said if "has no controller yet" in one]
+        assert "3 rules of others are lost by that" in warning
+        assert "cookie" not in switch.ofctl("dump-flows", "br-int")
+        caplog.clear()
+        # From now on others are left alone, and nothing is said.
+        switch.ofctl("add-flow", "br-int", "cookie=0x77,table=0,ip,actions=drop")
+        ovsdb.ensure_bridge()
+        assert "cookie=0x77" in switch.ofctl("dump-flows", "br-int")
+    assert not [one for one in caplog.messages if "rules of others" in one]
+
+
+def test_of_a_bridge_without_rules_of_others_nothing_is_said(switch, config, caplog):
+    # Open vSwitch itself makes a rule where the fail mode is not secure.
+    switch.vsctl("add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev")
+    assert "NORMAL" in switch.ofctl("dump-flows", "br-int")
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge()
+    assert not [one for one in caplog.messages if "has no controller yet" in one]
+
+
+def test_rules_of_others_that_cannot_be_counted_are_warned_of_all_the_same(switch, config, caplog):
+    switch.vsctl("add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev")
+    switch.vsctl("set", "Bridge", "br-int", "protocols=OpenFlow10", "fail_mode=secure")
+    with Ovsdb.connect(config) as ovsdb:
+        ovsdb.ensure_bridge()
+    (warning,) = [one for one in caplog.messages if "has no controller yet" in one]
+    assert "could not be asked" in warning
 
 
 def test_auto_takes_what_works_here(bare_switch, config):

@@ -174,6 +174,34 @@ def test_an_error_of_the_system_is_told_as_it_is(plugins, monkeypatch):
     assert one_sentence(invoke("config", code=2)).endswith("Permission denied: '/etc/x'")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        ["run"],
+        ["explain"],
+        ["doctor"],
+        ["config"],
+        ["slices"],
+        *(["slices", name] for name in ("publish", "diff", "show", "watch", "verify")),
+    ],
+)
+def test_a_command_used_alone_has_both_help_options(path):
+    """As a program that embeds one command uses it: without the group that it stands in."""
+    # In a process of its own: click keeps a help option as it is first asked for.
+    code = (
+        "import sys, click, controller_app.cli as m\n"
+        "found = m.cli\n"
+        "for name in sys.argv[1:]: found = found.get_command(click.Context(found), name)\n"
+        "found.main(['-h'], prog_name='alone')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: alone ")
+    assert "-h, --help" in done.stdout
+
+
 def test_an_interrupt_is_130(plugins, monkeypatch):
     @click.command("config")
     def interrupted():
@@ -182,6 +210,42 @@ def test_an_interrupt_is_130(plugins, monkeypatch):
     monkeypatch.setattr("controller_app.cli_config.command", interrupted)
     result = CliRunner().invoke(cli, ["config"])
     assert (result.exit_code, result.stderr.strip()) == (130, "ondemand: interrupted")
+
+
+@pytest.mark.parametrize(("number", "name"), [(15, "SIGTERM"), (1, "SIGHUP")])
+def test_a_lab_that_is_ended_by_a_signal_says_so(number, name):
+    code = (
+        "import os, click\n"
+        "from controller_app import cli\n"
+        "from mininet_topos.signals import exit_on_signals\n"
+        "@cli.cli.command()\n"
+        "def ended():\n"
+        "    exit_on_signals()\n"
+        "    try: os.kill(os.getpid(), int(os.environ['NUMBER']))\n"
+        "    finally: print('taken away')\n"
+        "cli.COMMANDS = {'ended': ('__main__', 'ended', 'x')}\n"
+        "cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ended"],
+        cwd=ROOT,
+        env=os.environ | {"NUMBER": str(number)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "taken away\n"
+    assert (done.returncode, done.stderr) == (128 + number, f"ondemand: interrupted ({name})\n")
+
+
+def test_an_exit_of_another_kind_says_nothing_of_signals(plugins, monkeypatch):
+    @click.command("config")
+    def left():
+        sys.exit(7)
+
+    monkeypatch.setattr("controller_app.cli_config.command", left)
+    result = CliRunner().invoke(cli, ["config"])
+    assert (result.exit_code, result.stderr) == (7, "")
 
 
 # -- commands of other packages ----------------------------------------------------------------------

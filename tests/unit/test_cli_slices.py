@@ -150,6 +150,13 @@ class TestPublish:
         assert "there is no host 'h7'" in result.stderr
         assert versions(store) == before
 
+    def test_each_command_says_what_it_did_not_do(self, run, state):
+        path = state(goal_state(vpc(ports=[port(10, mac="x")])))
+        told = run("publish", path, "--dry-run", code=2).stderr
+        assert f"Error: {path}: 1 mistake, so publishing would be refused:\n" in told
+        told = run("diff", path, code=2).stderr
+        assert f"Error: {path}: 1 mistake, so it was not compared:\n" in told
+
     def test_a_wrong_goal_state_creates_no_store(self, run, store, state):
         run("publish", state({"vpc": []}), code=2)
         assert not store.exists()

@@ -202,8 +202,9 @@ def test_busybox_ping_is_not_the_one(machine, switch):
 def test_no_ovsdb(machine, switch):
     switch.found = OvsdbUnreachableError("unix:/x/db.sock", "No such file or directory")
     checks = by_name(switch_checks(machine, BridgeConfig()))
-    assert list(checks) == ["ovsdb"]
+    assert list(checks) == ["ovsdb", "not checked"]
     assert checks["ovsdb"].status is Status.FAIL
+    assert checks["not checked"].status is Status.WARN
     assert (
         checks["ovsdb"].mend
         == "systemctl start openvswitch-switch, or: service openvswitch-switch start"
@@ -211,7 +212,23 @@ def test_no_ovsdb(machine, switch):
     switch.found = OvsdbUnreachableError("unix:/x/db.sock", "Permission denied")
     assert "sudo" in by_name(switch_checks(machine, BridgeConfig()))["ovsdb"].mend
     switch.found = OvsdbError("the database is empty; start OVS with ovs-ctl")
-    assert "empty" in by_name(switch_checks(machine, BridgeConfig()))["ovsdb"].found
+    checks = by_name(switch_checks(machine, BridgeConfig()))
+    assert "empty" in checks["ovsdb"].found
+    assert "not checked" in checks
+
+
+@pytest.mark.parametrize("datapath", ["netdev", "system"])
+def test_what_is_not_checked_without_ovsdb_is_named(machine, switch, datapath):
+    """Every check that is made with a database stands in what is told without it."""
+    switch.found = facts(bridge(datapath_type=datapath))
+    made = by_name(switch_checks(machine, BridgeConfig())).keys() - {"ovsdb"}
+    switch.found = OvsdbUnreachableError("unix:/x/db.sock", "No such file or directory")
+    text = by_name(switch_checks(machine, BridgeConfig()))["not checked"].found
+    named = set(text.removeprefix("without the database: ").split(", "))
+    assert {name.replace("bridge br-int", "bridge") for name in made} - named == set()
+    with_host = by_name(switch_checks(machine, BridgeConfig(), host="h1"))["not checked"].found
+    assert " owner," in with_host
+    assert " owner," not in text
 
 
 @pytest.mark.parametrize(
@@ -354,6 +371,17 @@ def test_a_store_is_looked_into(machine, switch, config_path):
         db.execute("PRAGMA user_version = 99")
     db.close()
     assert (check().status, "newer release" in check().found) == (Status.FAIL, True)
+
+
+def test_a_configuration_that_is_not_there_is_not_to_be_mended(machine, switch, tmp_path):
+    path = tmp_path / "nope.toml"
+    check = by_name(run_checks(path, machine))["config"]
+    assert check.status is Status.FAIL
+    assert "there is no such file" in check.found
+    assert "mend the file" not in check.mend
+    assert str(path) in check.mend
+    check = by_name(run_checks(tmp_path, machine))["config"]
+    assert (check.status, check.mend) == (Status.FAIL, "give the path of a file")
 
 
 def test_a_broken_configuration_does_not_end_the_checks(machine, switch, config_path):

@@ -43,6 +43,28 @@ def test_each_experiment_promises_something_under_names_of_its_own(name, quick):
     assert len(names) == len(set(names)) > 3
     assert names[-1] == "their logs"
     assert shown.headline
+    # A reader of the table of the short form is told how it differs from the full one.
+    assert bool(shown.note) == quick
+    assert "full form" in shown.note or not quick
+
+
+def test_the_short_form_says_whether_its_promises_are_wider():
+    notes = {name: load_experiment(name).performance(quick=True).note for name in EXPERIMENTS}
+    wider = {name for name, note in notes.items() if "wider than those of the full form" in note}
+    same = {name for name, note in notes.items() if "promised is the same as in the full" in note}
+    assert wider == {"flood", "restart"}
+    assert same == EXPERIMENTS.keys() - wider
+    text = CliRunner().invoke(command, ["--help"], terminal_width=120).output
+    assert "With --quick the promises of flood and restart are wider than in the full form" in text
+
+
+def test_the_short_form_of_migrate_promises_no_way_back():
+    for quick in (False, True):
+        shown = load_experiment("migrate").performance(quick=quick)
+        themes = {promise.theme for phase in shown.phases for promise in phase.promises}
+        assert ("Move back to h1" in themes) == (not quick)
+        assert ("and back" in shown.headline) == (not quick)
+        assert ("does not move back" in shown.note) == quick
 
 
 def test_the_help_lists_each_experiment_in_one_line():
@@ -95,7 +117,17 @@ def test_an_experiment_that_breaks_the_file_needs_one():
 def test_an_unknown_experiment_is_exit_2():
     result = CliRunner().invoke(command, ["restrat"])
     assert result.exit_code == 2
-    assert "policy-cut" in result.output
+    assert "there is no experiment 'restrat'; did you mean 'restart'?" in result.output
+    result = CliRunner().invoke(command, ["xyz"])
+    assert result.exit_code == 2
+    assert "there is no experiment 'xyz'; there are policy-cut, migrate, " in result.output
+
+
+def test_without_a_name_the_names_are_told_in_one_line():
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 2
+    assert "\t" not in result.output
+    assert f"It is one of {', '.join(EXPERIMENTS)}" in result.output.splitlines()[-1]
 
 
 def test_ctrl_c_is_exit_130(monkeypatch):
@@ -137,6 +169,7 @@ def test_an_experiment_ends_with_0_only_if_all_held(ok, monkeypatch, tmp_path, c
             lab=NoLab,
             phases=[Phase("a phase", tuple(trials))],
             explain=("a", "icmp"),
+            note="it was short" if quick else "",
         )
 
     monkeypatch.setattr(conduct, "missing_requirements", list)
@@ -145,7 +178,8 @@ def test_an_experiment_ends_with_0_only_if_all_held(ok, monkeypatch, tmp_path, c
     monkeypatch.setattr(mininet_topos.experiment, "load_experiment", lambda name: module)
     path = tmp_path / "x.json"
     assert run_experiment("migrate", quick=True, json_file=path, keep=False) == (0 if ok else 1)
-    assert f"{1 + ok} of 2 checks held" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Note: it was short.\n{1 + ok} of 2 checks held" in out
     assert '"experiment": "migrate"' in path.read_text()
     assert '"quick": true' in path.read_text()
 

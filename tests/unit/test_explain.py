@@ -178,6 +178,43 @@ def test_a_port_that_is_elsewhere_is_no_missing_record(store):
     assert "nbr/shop/10.0.2.0 ip/10.0.2.77: absent\n" in unknown
 
 
+def test_a_group_that_was_not_needed_is_not_said_to_be_absent(store):
+    found = explain(store, "web-1", "tcp,nw_dst=10.0.2.10,tp_dst=5432")
+    text = text_of(found)
+    # Of database-1's groups the first allows it; the other one exists and was not asked for.
+    assert "     sg/operations: not needed, so not read\n" in text
+    assert "sg/operations: absent" not in text
+    # web-1 needed both, on its own host.
+    assert "     read sg/operations: rules=4\n" in text
+    steps = {step["step"]: step["reads"] for step in json_of(found)["steps"]}
+    assert {read["slice"]: read["needed"] for read in steps["ingress"]} == {
+        "host/host-3": True,
+        "sg/database": True,
+        "sg/operations": False,
+        "nbr/shop/10.0.1.0": True,
+    }
+
+
+def test_a_group_that_does_not_exist_is_absent(store_path, tmp_path):
+    path = tmp_path / "slices.db"
+    path.write_bytes(store_path.read_bytes())
+    with SqliteStore(path, writer=True) as opened:
+        opened.publish({"sg/operations": {}}, replace_all=False)
+        found = explain(opened, "web-1", "tcp,nw_dst=10.0.1.11,tp_dst=23")
+    assert reasons(found) == ("ingress", "group_missing")
+    assert "     read sg/operations: absent\n" in text_of(found)
+    groups = [read for read in json_of(found)["steps"][-1]["reads"] if read["slice"][:3] == "sg/"]
+    assert [(read["record"] is None, read["needed"]) for read in groups] == [
+        (True, True),
+        (False, True),
+    ]
+
+
+def test_a_port_of_the_group_that_is_on_another_host_is_not_plugged_here(store):
+    found = explain(store, "web-1", "tcp,nw_dst=10.0.1.11,tp_dst=80")
+    assert "read hostgroup/rack-1 port/web-2: not plugged on this host\n" in text_of(found)
+
+
 def test_a_denial_says_whom_the_rules_are_for(store):
     found = explain(store, "vpn", "tcp,nw_src=172.16.3.3,nw_dst=10.0.2.10,tp_dst=5432")
     (remark,) = found.denial.remarks

@@ -23,7 +23,11 @@ RESET = {"error": "Connection reset by peer"}
 def test_a_cut_comes_soon_and_without_a_reset():
     soon = flow_seen(last_s=PUBLISHED_S + CUT_S - 0.01)
     assert cut_seen([soon], PUBLISHED_S).ok
-    assert "last byte after 490 ms" in cut_seen([soon], PUBLISHED_S).text
+    assert "last byte 490 ms after the publish began" in cut_seen([soon], PUBLISHED_S).text
+    started = cut_seen([soon], PUBLISHED_S, since="the agent was started")
+    assert "last byte 490 ms after the agent was started" in started.text
+    before = flow_seen(last_s=PUBLISHED_S - 0.01)
+    assert "no byte after the publish began" in cut_seen([before], PUBLISHED_S).text
     assert cut_seen([flow_seen(first_s=None, last_s=None, echoed=0)], PUBLISHED_S).ok
     for bad in (flow_seen(last_s=PUBLISHED_S + CUT_S + 0.1), flow_seen(last_s=100.0, **RESET)):
         assert not cut_seen([soon, bad], PUBLISHED_S).ok

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller_app.goal_state_file import GoalStateFileError, load_goal_state, read_document
+from ondemand.goal_problems import path_of
 from ondemand.goal_state import compile_goal_state, encode_slices
 from tests.support.goal_states import goal_state, vpc
 
@@ -129,7 +130,91 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_all_mistakes_of_a_file_are_told(refuse):
     message = refuse("hosts: [{id: a}]\nvpcs: [{}]\n")
     assert message.splitlines() == [
-        "FILE: 2 mistakes, nothing was published:",
-        "hosts[0] (host 'a'): tunnel_ip is missing",
-        "vpcs[0]: id is missing",
+        "FILE: 2 mistakes:",
+        "line 1: hosts[0] (host 'a'): tunnel_ip is missing",
+        "line 2: vpcs[0]: id is missing",
     ]
+
+
+WRONG = """\
+# A comment counts.
+hosts:
+  - id: h1
+    tunnel_ip: 192.0.2.1
+vpcs:
+  - id: blue
+    colour: blue
+    subnets:
+      - {id: s, vni: 100, cidrs: [10.0.1.0/24]}
+      - id: t
+        cidrs:
+          - 10.0.2.0/24
+          - 10.0.3.300/24
+        vni: 0
+    security_groups:
+      - id: web
+        rules:
+          - direction: ingress
+            protocol: udpp
+            ports: 70000
+          - {direction: egress, protocol: tcp, ports: "9-1"}
+    ports:
+      - &first
+        id: "it's (port 'x'): a"
+        host: h1
+        subnet: s
+        mac: x
+        fixed_ips: [10.0.1.11]
+        security_groups: [web]
+      - <<: *first
+        id: b
+        fixed_ips:
+          - 10.0.1.12
+          - 10.0.9.1
+"""
+
+
+def test_each_mistake_has_its_line(refuse):
+    found = refuse(WRONG).splitlines()[1:]
+    said = [
+        ("line 7: ", "unknown key 'colour'"),
+        ("line 14: ", "vni 0 is not in 1..16777215"),
+        ("line 13: ", "cidrs[1]: '10.0.3.300/24': not an IP prefix"),
+        ("line 19: ", "protocol 'udpp' is none of"),
+        ("line 20: ", "ports 70000 must be"),
+        ("line 21: ", "ports '9-1' must be"),
+        ("line 23: ", "is no identifier"),
+        # What a merge brings in is where it is written; what replaces it is where that is.
+        ("line 27: ", "vpcs[0].ports[1] (port 'b'): mac: 'x'"),
+        ("line 34: ", "fixed_ips[1]: 10.0.9.1 lies outside subnet 's'"),
+    ]
+    assert len(found) == len(said)
+    for line, (head, mistake) in zip(found, said, strict=True):
+        assert line.startswith(head + "vpcs[0]")
+        assert mistake in line
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        ("top level", ()),
+        ("top level: hosts", ("hosts",)),
+        ("hosts[3]", ("hosts", 3)),
+        ("vpcs[0] (vpc 'a'): subnets", ("vpcs", 0, "subnets")),
+        (
+            "vpcs[0].security_groups[1] (security group 'web').rules[2] (rule 'x'): remote_group",
+            ("vpcs", 0, "security_groups", 1, "rules", 2, "remote_group"),
+        ),
+        (
+            """vpcs[0].ports[1] (port "it's ('a') b"): fixed_ips[0]""",
+            ("vpcs", 0, "ports", 1, "fixed_ips", 0),
+        ),
+        ("hosts[0] (host " + repr("'\").x") + "): tunnel_ip", ("hosts", 0, "tunnel_ip")),
+    ],
+)
+def test_a_place_is_a_path(place, path):
+    assert path_of(place) == path
+
+
+def test_mistakes_of_json_have_no_line(refuse):
+    assert "\nvpcs[0]: id is missing" in refuse('{"vpcs": [{}]}', "state.json")

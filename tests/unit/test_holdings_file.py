@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -327,7 +329,7 @@ def test_a_full_disk_ends_saving_and_leaves_no_file(files: Files) -> None:
         signal.signal(signal.SIGXFSZ, old)
     (warning,) = files.warnings
     assert str(files.path) in warning
-    assert "make room for it and restart the agent" in warning
+    assert "make room for it, and restart the agent" in warning
     assert not file.is_saving
     file.append(SECOND)
     assert list(files.path.parent.iterdir()) == []
@@ -391,6 +393,49 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     file.append(FIRST)
     (warning,) = files.warnings
     assert f"mkdir -p {tmp_path / 'none'}" in warning
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder in which this process, which is nobody special meanwhile, may not write."""
+    folder = Path(tempfile.mkdtemp(prefix="holdings-"))
+    folder.chmod(0o555)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("below", ["", "new/folder"])
+def test_without_root_it_says_what_to_do(ordinary_user: Path, below: str) -> None:
+    files = Files(ordinary_user / below / "holdings")
+    assert files.load() is None
+    (warning,) = files.warnings
+    assert f"holdings are not saved in {files.path} (" in warning
+    assert "run the agent as root, or set [state] holdings_file to a path" in warning
+    assert "failed here" not in warning
+    assert "mkdir" not in warning
+
+
+def test_without_root_a_file_of_root_is_told_to_be_out_of_date(ordinary_user: Path) -> None:
+    files = Files(ordinary_user / "holdings")
+    me = os.geteuid()
+    if os.getresuid()[0] != 0:
+        pytest.skip("only root can make a file of root")
+    os.seteuid(0)
+    files.path.write_bytes(b"x")
+    files.path.chmod(0o600)
+    os.seteuid(me)
+    assert files.load() is None
+    (warning,) = files.warnings
+    assert "(Permission denied)" in warning
+    assert "run the agent as root, or set [state] holdings_file" in warning
+    assert "it is out of date now, and could not be removed (Permission denied)" in warning
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:

@@ -98,8 +98,12 @@ def connect(path):
 
 
 def test_a_bridge_that_is_not_there(tmp_path, path):
-    assert "does Open vSwitch run" in connect(path)
-    assert "does Open vSwitch run" in connect(tmp_path / "none" / "br-int.mgmt")
+    for missing in (path, tmp_path / "none" / "br-int.mgmt"):
+        said = connect(missing)
+        assert f"{missing} is not there" in said
+        # The mend, be it that it does not run or that it runs elsewhere.
+        assert "systemctl start openvswitch-switch" in said
+        assert "--switch unix:/DIRECTORY/br-int.mgmt" in said
     (tmp_path / "br-ext.mgmt").touch()
     assert f"no bridge 'br-int' in {tmp_path}; " in connect(path)
     assert "br-ext" in connect(path)
@@ -109,7 +113,7 @@ def test_a_bridge_that_is_not_there(tmp_path, path):
 def test_nobody_listens(path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    assert "ovs-vswitchd does not run" in connect(path)
+    assert "ovs-vswitchd does not run: systemctl start openvswitch-switch" in connect(path)
 
 
 def test_no_permission(path, monkeypatch):
