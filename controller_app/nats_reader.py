@@ -26,6 +26,7 @@ from controller_app.nats_faults import NotPermittedError
 from controller_app.nats_link import NatsLink
 from controller_app.nats_messages import NatsMessages, SliceDamagedError, api_error
 from controller_app.nats_stream import error_code
+from controller_app.nats_version import NEVER, Announced, decode_version
 from ondemand.slices import Delta, Lookup, Snapshot, TooOld
 
 T = TypeVar("T")
@@ -98,17 +99,37 @@ class NatsReader:
         return snapshot(await self._load_from(name, head))
 
     async def delta(self, name: str, since: int) -> Delta | TooOld:
+        """That nothing changed is said by a message of a few bytes (see ``nats_version``)."""
+        if since > 0 and await self._is_announced(name, since):
+            return Delta(name, since, since, ())
         head = await self._head(name)
         if head is not None and head.commit is not None and head.commit.tells_since(since):
             return delta(name, since, head.commit, head.commit.records)
         state = await self._load_from(name, head)
         return delta(name, since, state.head, in_order(state.records))
 
-    async def load(self, name: str) -> SliceState:
-        """A slice with all that it remembers."""
-        return await self._load_from(name, await self._head(name))
+    async def _is_announced(self, name: str, version: int) -> bool:
+        try:
+            return (await self.announced(name)).version == version
+        except NotPermittedError:
+            return False
 
-    async def _load_from(self, name: str, head: _Head | None) -> SliceState:
+    async def announced(self, name: str) -> Announced:
+        """Which version a slice has, as its publisher said before the commit."""
+        await self._verify()
+        stored = await self.messages.last(self.subjects.version(name))
+        if stored is None:
+            return NEVER
+        return Announced(stored.sequence, decode_version(name, stored.data))
+
+    async def load(self, name: str, *, is_fresh: bool = False) -> SliceState:
+        """A slice with all that it remembers; ``is_fresh`` as in ``snapshot``."""
+        head = await self._head(name, is_fresh=is_fresh)
+        return await self._load_from(name, head, is_fresh=is_fresh)
+
+    async def _load_from(
+        self, name: str, head: _Head | None, *, is_fresh: bool = False
+    ) -> SliceState:
         for _ in range(_ATTEMPTS):
             if head is None:
                 return SliceState(name)
@@ -120,7 +141,7 @@ class NatsReader:
             except _GoneError:
                 # A newer base took its place meanwhile, or a replica does not have it yet.
                 await asyncio.sleep(_PAUSE_S)
-                head = await self._head(name)
+                head = await self._head(name, is_fresh=is_fresh)
             except CommitError:
                 break
         return await self._search(name)

@@ -26,7 +26,7 @@ def stream_config(subjects: Subjects) -> dict[str, Any]:
     """How a stream is made."""
     return {
         "name": subjects.stream,
-        "subjects": [subjects.logs, subjects.parts],
+        "subjects": [subjects.logs, subjects.parts, subjects.versions],
         "retention": "limits",
         # When a limit is set and reached, refuse what is new instead of losing what is old.
         "discard": "new",

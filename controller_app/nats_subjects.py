@@ -4,6 +4,7 @@ In a stream named S there are::
 
     S.log.<slice>   commits, the truth (see ``nats_commit``)      S.log.store   which store this is
     S.part.<slice>.<base>.<number>   the bases of commits, in pieces
+    S.ver.<slice>   the version of the last commit (see ``nats_version``)
     S.live.<slice>  what the server repeats of S.log.<slice> once it is stored; not kept
 
 A slice's name is its tokens: ``nbr/v/10.0.0.0`` is ``nbr.v.10%2E0%2E0%2E0``.
@@ -69,6 +70,10 @@ class Subjects:
         return f"{self.stream}.part.>"
 
     @property
+    def versions(self) -> str:
+        return f"{self.stream}.ver.>"
+
+    @property
     def lives(self) -> str:
         return f"{self.stream}.live.>"
 
@@ -87,6 +92,9 @@ class Subjects:
 
     def part(self, name: str, base: str, number: int) -> str:
         return f"{self.stream}.part.{tokens(name)}.{base}.{number}"
+
+    def version(self, name: str) -> str:
+        return f"{self.stream}.ver.{tokens(name)}"
 
     def parts_of(self, name: str) -> str:
         """All parts of one slice; those of another have more or fewer tokens, or other ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable
 
 from nats.aio.msg import Msg
@@ -168,7 +169,8 @@ class NatsWatch:
     async def _run(self) -> None:
         options = self._link.options
         pause = options.retry_min_s
-        audit = asyncio.get_running_loop().time() + options.audit_s
+        # Hosts that started together must not look together ever after.
+        audit = asyncio.get_running_loop().time() + options.audit_s * random.random()
         while not self._closing:
             self._wake.clear()
             now = asyncio.get_running_loop().time()

@@ -1,7 +1,8 @@
 """Writing slices into the stream, all on the loop of the link.
 
 Each commit tells the server which message it follows, and the server takes it only if that is still the
-last one of the slice. So publishers need no lock: who comes second looks again.
+last one of the slice. So publishers need no lock: who comes second looks again. Before a commit its version
+is announced, see ``nats_version``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from controller_app.nats_commit import (
 from controller_app.nats_faults import StreamMissingError
 from controller_app.nats_link import NatsLink
 from controller_app.nats_messages import StoreEmptyError, api_error
+from controller_app.nats_publication import Changes, Publication
 from controller_app.nats_reader import NatsReader
 from controller_app.nats_stream import (
     STREAM_NAME_IN_USE,
@@ -38,24 +40,16 @@ from controller_app.nats_stream import (
     error_code,
     stream_config,
 )
-from ondemand.publishing import (
-    Payloads,
-    Progress,
-    PublishConflictError,
-    PublishResult,
-    SliceCounts,
-    difference,
-)
+from controller_app.nats_version import NEVER, Announced, encode_version
+from ondemand.publishing import Payloads, Progress, PublishConflictError, PublishResult
 from ondemand.slices import SourceError
 
 #: Publishers that write one slice at the same time let each other pass so often.
 _ATTEMPTS: Final = 200
 _PAUSE_MIN_S: Final = 0.001
 _PAUSE_MAX_S: Final = 0.05
-#: Progress is told each time so many records more are done.
-_PROGRESS_EVERY: Final = 10_000
-
-Changes = Sequence[tuple[str, bytes | None]]
+#: The last message of its subject that one follows; 0: none.
+_FOLLOWS: Final = "Nats-Expected-Last-Subject-Sequence"
 
 
 class NatsWriter:
@@ -67,6 +61,8 @@ class NatsWriter:
         self._clock_ms = clock_ms
         self._reader = NatsReader(link, is_founded=False)
         self._subjects = self._reader.subjects
+        #: What this writer announced last of each slice, and then committed.
+        self._last: dict[str, Announced] = {}
 
     async def publish(
         self,
@@ -78,36 +74,31 @@ class NatsWriter:
     ) -> PublishResult:
         """As ``Publisher.publish``; each slice is one transaction."""
         info, is_new = await self._ensure()
-        there = set(await self._reader.names())
+        there = await self._reader.names()
         await self._check(expected)
-        counts: dict[str, SliceCounts] = {}
-        total = sum(map(len, desired.values()))
-        done = told = 0
 
-        async def replace(name: str) -> None:
-            nonlocal done, told
-            known = None if name in there else SliceState(name)
-            counts[name] = await self._replace(
-                info, name, desired[name], known=known, expected=expected.get(name)
-            )
-            done += len(desired[name])
-            if progress is not None and done - told >= _PROGRESS_EVERY:
-                progress(done, total)
-                told = done
+        async def bring(
+            name: str,
+            differing: Callable[[SliceState], Changes],
+            *,
+            is_new: bool,
+            expected: int | None,
+        ) -> tuple[SliceState, int]:
+            known = SliceState(name) if is_new else None
+            return await self._bring(info, name, differing, known=known, expected=expected)
 
-        async def empty(name: str) -> None:
-            made = await self._replace(info, name, {}, known=None, expected=expected.get(name))
-            if made.written:
-                counts[name] = made
-
-        await self._reader.in_parallel(replace, desired)
-        if replace_all:
-            await self._reader.in_parallel(empty, there - desired.keys())
+        publication = Publication(
+            bring,
+            self._reader.in_parallel,
+            desired,
+            there=there,
+            expected=expected,
+            progress=progress,
+        )
+        await publication.run(replace_all=replace_all)
         if is_new:
             await self._found(info)
-        if progress is not None:
-            progress(total, total)
-        return PublishResult(counts)
+        return publication.result()
 
     async def write(self, name: str, changes: Mapping[str, bytes | None]) -> int:
         """As ``Publisher.write``. What is there already is not written again."""
@@ -130,33 +121,6 @@ class NatsWriter:
 
         await self._reader.in_parallel(check, expected)
 
-    async def _replace(
-        self,
-        info: StoreInfo,
-        name: str,
-        records: Payloads,
-        *,
-        known: SliceState | None,
-        expected: int | None,
-    ) -> SliceCounts:
-        def differing(state: SliceState) -> Changes:
-            found = difference(state.live(), records)
-            changes: list[tuple[str, bytes | None]] = []
-            changes += [(key, records[key]) for key in found.added]
-            changes += [(key, records[key]) for key in found.changed]
-            changes += [(key, None) for key in found.removed]
-            return changes
-
-        before, version = await self._bring(info, name, differing, known=known, expected=expected)
-        found = difference(before.live(), records)
-        return SliceCounts(
-            version=version,
-            added=len(found.added),
-            changed=len(found.changed),
-            removed=len(found.removed),
-            unchanged=found.unchanged,
-        )
-
     async def _bring(
         self,
         info: StoreInfo,
@@ -166,43 +130,73 @@ class NatsWriter:
         known: SliceState | None,
         expected: int | None,
     ) -> tuple[SliceState, int]:
-        """Write what differs: the state before, and the version after it."""
+        """Write what differs: the state before, and the version after it.
+
+        ``known``: the slice was never written, so it need not be read.
+        """
+        announced = None if known is None else NEVER
+        state = known or await self._reader.load(name)
         for attempt in range(_ATTEMPTS):
-            state = known or await self._reader.load(name)
-            known = None
             if expected is not None and state.version != expected:
                 raise PublishConflictError(name, expected, state.version)
             changes = differing(state)
             is_mending = state.is_damaged and state.version > 0
             if not changes and not is_mending:
                 return state, state.version
-            version = await self._commit(info, state, changes)
+            if changes and announced is None:
+                announced = self._last.pop(name, NEVER)
+                if announced.sequence == 0 or announced.version != state.version:
+                    announced = await self._reader.announced(name)
+                if announced.version != state.version:
+                    # Somebody is about to write, or came to nothing, or a replica is behind.
+                    state = await self._reader.load(name, is_fresh=True)
+                    continue
+            version = await self._commit(info, state, changes, announced)
             if version is not None:
                 return state, version
             pause = min(_PAUSE_MIN_S * 2 ** min(attempt, 10), _PAUSE_MAX_S)
             await asyncio.sleep(random.uniform(0, pause))
+            announced = None
+            state = await self._reader.load(name)
         raise SourceError(
             f"slice {name!r} of {self._link.address.title} is written by others all the time:"
             " publish again when they are done"
         )
 
-    async def _commit(self, info: StoreInfo, state: SliceState, changes: Changes) -> int | None:
-        """The version after it; None when somebody else was faster."""
+    async def _commit(
+        self, info: StoreInfo, state: SliceState, changes: Changes, announced: Announced | None
+    ) -> int | None:
+        """The version after it; None when somebody else was faster.
+
+        ``announced``: what stood there when ``state`` was the newest (see ``nats_version``); None for a
+        commit that changes no version.
+        """
         commit, first_part = await self._made(info, state, changes)
+        last = None
+        if announced is not None:
+            last = await self._announce(commit, announced)
+            if last is None:
+                return None
         sequence = await self._put(
-            self._subjects.log(state.name),
-            encode(commit),
-            {
-                "Nats-Expected-Last-Subject-Sequence": str(state.sequence),
-                # All that came before is in it, or in its base; the server drops it in the same step.
-                "Nats-Rollup": "sub",
-            },
+            self._subjects.log(state.name), encode(commit), _in_place_of(state.sequence)
         )
         if sequence is None:
             return None
+        if last is not None:
+            self._last[state.name] = last
         if first_part or (commit.is_whole and state.has_parts):
             await self._drop_parts(state.name, first_part or sequence)
         return commit.version
+
+    async def _announce(self, commit: Commit, announced: Announced) -> Announced | None:
+        """Say which version comes: what stands there then; None when somebody else was faster."""
+        name = commit.slice
+        sequence = await self._put(
+            self._subjects.version(name),
+            encode_version(name, commit.version),
+            _in_place_of(announced.sequence),
+        )
+        return None if sequence is None else Announced(sequence, commit.version)
 
     async def _made(
         self, info: StoreInfo, state: SliceState, changes: Changes
@@ -303,7 +297,7 @@ class NatsWriter:
         Until then readers do not take it for one: they would see slices that are not there yet as empty,
         and drop what they hold. Another writer may be faster.
         """
-        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+        headers = {_FOLLOWS: "0"}
         await self._put(self._subjects.store, encode(info), headers)
 
     async def _create(self) -> None:
@@ -314,3 +308,11 @@ class NatsWriter:
             await self._reader.messages.require_stream()
         elif error_code(answer):
             raise api_error(self._link, answer)
+
+
+def _in_place_of(sequence: int) -> dict[str, str]:
+    """Headers of a message that follows the last one of its subject, and is then the only one.
+
+    For a commit: all that came before is in it, or in its base; the server drops it in the same step.
+    """
+    return {_FOLLOWS: str(sequence), "Nats-Rollup": "sub"}

@@ -11,6 +11,7 @@ import pytest
 from controller_app.nats_commit import SliceState, by_key, encode, next_commit
 from controller_app.nats_options import NatsAddress, NatsOptions
 from controller_app.nats_store import NatsStore
+from controller_app.nats_version import encode_version
 from controller_app.source_link import SourceLink
 from ondemand.codec import encode_record
 from ondemand.messages import Fetch, Follow
@@ -239,10 +240,12 @@ class TestFloods:
         settle()
         reader._link.on_missed.add(dropped.append)
         first = publisher._link.call(lambda: publisher._reader.load(A))
+        announced = encode_version(A, first.version + 10_000)
 
         async def flood():
             client = await nats.connect(server.url)
             state = first
+            await client.publish("ondemand.ver.sg.a", announced, headers={"Nats-Rollup": "sub"})
             for number in range(10_000):
                 commit = next_commit(
                     state,
@@ -291,7 +294,7 @@ class TestClocks:
         recorder.wait_for(lambda events: arrived(A, version)(events) and arrived(B, other)(events))
         assert all(getattr(one, "store", None) is None for one in recorder.events)
 
-    @pytest.mark.parametrize("purged", ["", "ondemand.log.sg.a"])
+    @pytest.mark.parametrize("purged", ["", "ondemand.log.sg.a", "ondemand.*.sg.a"])
     def test_what_is_made_anew_with_such_a_clock_is_known_as_another_history(
         self, serve, open_store, purged
     ):

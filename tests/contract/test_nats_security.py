@@ -445,6 +445,30 @@ class TestPermissions:
             assert "subscribe to 'ondemand.live.host.host-2'" in warned[0]
             assert recorder.of(OTHER) == []
 
+    def test_a_host_may_read_the_versions_of_its_slices(self, site, monkeypatch):
+        with site.open("publisher", writer=True) as publisher, site.open("host-1") as reader:
+            versions = {name: publisher.write(name, {"k": b"1"}) for name in (HOST, SG)}
+            reader.identity()
+            monkeypatch.setattr(reader._reader, "_head", None)
+            for name, version in versions.items():
+                assert reader.delta(name, version) == Delta(name, version, version, ())
+
+    def test_who_may_not_read_versions_reads_commits(self, serve, tmp_path):
+        """As with permissions that name `log` and `part` and not what was added later."""
+        server = serve(
+            """authorization { users: [
+                {user: publisher, password: "publisher-password"}
+                {user: host-1, password: "host-1-password", permissions: {
+                    publish: "$JS.API.DIRECT.GET.ondemand.ondemand.log.>"
+                    subscribe: ["_INBOX.host-1.>", "ondemand.live.>"] }} ] }"""
+        )
+        site = Site(server, tmp_path)
+        with site.open("publisher", writer=True) as publisher, site.open("host-1") as reader:
+            first = publisher.write(SG, {"k": b"1"})
+            version = publisher.write(SG, {"k": b"2"})
+            assert reader.delta(SG, version) == Delta(SG, version, version, ())
+            assert reader.delta(SG, first).version == version
+
     def test_nothing_else_can_be_read(self, site):
         with site.open("publisher", writer=True) as publisher:
             publisher.write(OTHER, {"k": b"1"})
@@ -456,6 +480,7 @@ class TestPermissions:
             "$JS.API.DIRECT.GET.ondemand",
             "$JS.API.DIRECT.GET.ondemand.ondemand.log.host.host-2",
             "$JS.API.DIRECT.GET.ondemand.ondemand.part.host.host-2.ab.0",
+            "$JS.API.DIRECT.GET.ondemand.ondemand.ver.host.host-2",
             "$JS.API.DIRECT.GET.ondemand.ondemand.log.hostgroup.rack-2",
             "$JS.API.DIRECT.GET.orders",
             "$JS.API.DIRECT.GET.orders.orders.new",
@@ -488,6 +513,7 @@ class TestPermissions:
                 "ondemand.log.host.host-1",
                 "ondemand.log.store",
                 "ondemand.part.host.host-1.ab.0",
+                "ondemand.ver.host.host-1",
                 "ondemand.live.host.host-1",
                 "ondemand.live.store",
                 "_INBOX.host-2.x",
@@ -520,14 +546,21 @@ class TestPermissions:
             for name, version in versions.items():
                 watch.follow(name, version)
             settle()
-            for asked in ("log.sg.other", "log.sg.nothing", "log.store"):
-                for reply in ("log.sg.a", "log.sg.new", "log.store", "live.sg.a", "live.store"):
+            for asked in ("log.sg.other", "log.sg.nothing", "log.store", "ver.sg.other"):
+                for reply in (
+                    "log.sg.a",
+                    "log.sg.new",
+                    "log.store",
+                    "ver.sg.a",
+                    "live.sg.a",
+                    "live.store",
+                ):
                     subject = f"$JS.API.DIRECT.GET.ondemand.ondemand.{asked}"
                     assert not site.refused("host-1", publish=[subject], reply=f"ondemand.{reply}")
             settle()
             assert recorder.events == [], "what came to live is of another slice"
             stream = publisher._link.call(lambda: publisher._link.api("STREAM.INFO.ondemand", {}))
-            assert stream["state"]["messages"] == len(versions) + 1
+            assert stream["state"]["messages"] == 2 * len(versions) + 1
             assert other.snapshot(SG) == Snapshot(SG, versions[SG], {"k": b"1"})
             version = publisher.write(SG, {"k": b"2"})
             recorder.wait_for(lambda events: any(reaches(one, SG, version) for one in events))
@@ -547,7 +580,7 @@ class TestPermissions:
             site.refused("host-1", publish=[f"{subject}nothing"], reply="ondemand.log.sg.a")
             site.refused("host-1", publish=[f"{subject}a"], reply="ondemand.log.sg.new")
             stream = publisher._link.call(lambda: publisher._link.api("STREAM.INFO.ondemand", {}))
-            assert stream["state"]["messages"] == 4
+            assert stream["state"]["messages"] == 5
             assert publisher.snapshot(SG) == Snapshot(SG, version, {"k": b"1"})
             assert publisher.snapshot("sg/new") == Snapshot("sg/new", 0, {}), "of another slice"
 

@@ -211,7 +211,7 @@ class TestServersThatDoNotAnswer:
                 assert [one.name for one in reader.summaries()] == [A]
                 assert ":h@" not in reader.place
                 with NatsStore(NatsAddress((publishers,))) as admin:
-                    purge = b'{"filter": "ondemand.log.sg.a"}'
+                    purge = b'{"filter": "ondemand.*.sg.a"}'
                     admin._link.call(
                         lambda: admin._link.request("$JS.API.STREAM.PURGE.ondemand", purge)
                     )
@@ -327,7 +327,7 @@ class TestServersThatComeAndGo:
     def test_a_message_that_was_dropped_by_the_client_is_looked_up(
         self, server, open_store, monkeypatch
     ):
-        publisher, reader = open_store(server, writer=True), open_store(server)
+        publisher, reader = open_store(server, writer=True), open_store(server, audit_s=1000.0)
         recorder = Recorder()
         held = publisher.write(A, {"k": b"1"})
         watch = reader.watch(recorder)
@@ -410,7 +410,7 @@ class TestStreamsThatAreTamperedWith:
         held = publisher.write(A, {"k": b"1"})
         reader.watch(recorder).follow(A, held)
         settle()
-        assert api(server, "STREAM.PURGE.ondemand", {"filter": LOG_A})["success"]
+        assert api(server, "STREAM.PURGE.ondemand", {"filter": "ondemand.*.sg.a"})["success"]
         recorder.wait_for(lambda _: recorder.of(A))
         assert recorder.of(A)[0].records == {}
         version = publisher.write(A, {"k": b"2"})
@@ -621,8 +621,8 @@ class TestPublishers:
         seen = []
         commit = NatsWriter._commit
 
-        async def look(self, info, state, changes):
-            version = await commit(self, info, state, changes)
+        async def look(self, *arguments):
+            version = await commit(self, *arguments)
             seen.append(await asyncio.to_thread(reader.is_there))
             return version
 
@@ -639,10 +639,10 @@ class TestPublishers:
         version = publisher.write(A, {"k": b"1"})
         commit = NatsWriter._commit
 
-        async def late(self, info, state, changes):
+        async def late(self, *arguments):
             if self is publisher._writer:
                 await asyncio.to_thread(other.write, A, {"k": b"2"})
-            return await commit(self, info, state, changes)
+            return await commit(self, *arguments)
 
         monkeypatch.setattr(NatsWriter, "_commit", late)
         with pytest.raises(PublishConflictError) as caught:
