@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import nats.errors
 
-from ondemand.slices import SourceError
+from ondemand.slices import SliceRefusedError, SourceError
 
 
 class StreamMissingError(SourceError):
     """The server is there and has no such stream."""
 
 
-class NotPermittedError(SourceError):
+class NotPermittedError(SliceRefusedError):
     """The server does not let this user publish to a subject, or subscribe to it."""
 
 

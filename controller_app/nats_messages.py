@@ -21,7 +21,7 @@ from controller_app.nats_stream import (
     mend_of,
 )
 from controller_app.nats_subjects import Subjects
-from ondemand.slices import SourceError
+from ondemand.slices import SliceRefusedError, SourceError
 
 #: Who cannot ask the leader asks so often, with such pauses; a replica is not longer behind.
 _ASKED_AGAIN: Final = 10
@@ -32,7 +32,7 @@ class StoreEmptyError(SourceError):
     """The stream is there, and nothing in it says which store it is: it is new, or was emptied."""
 
 
-class SliceDamagedError(SourceError):
+class SliceDamagedError(SliceRefusedError):
     """What stands last in a slice is no commit, and this user may not look at what is before it."""
 
 

@@ -1,4 +1,4 @@
-"""What the log says of the slice source: when it is lost, why, and when it is back."""
+"""What the log says of the slice source: when it, or one slice, cannot be read, why, and when it can."""
 
 from __future__ import annotations
 
@@ -38,4 +38,33 @@ class SourceLog:
             LOG.info("%s", line)
 
 
-__all__ = ["SourceLog"]
+class SliceLog:
+    """One warning for each slice that cannot be read and each reason, and a line when it can again."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._errors: dict[str, str] = {}
+        self._limit = RepeatLimit()
+
+    def refused(self, name: str, error: str) -> None:
+        """``error``: why slice ``name`` cannot be read while others can, with place and mend."""
+        if self._errors.get(name) == error:
+            return
+        self._errors[name] = error
+        self._warn(
+            f"{error}; until slice {name!r} can be read, what is held of it goes on to count, and new"
+            " flows to what is not held are dropped"
+        )
+
+    def answered(self, name: str, now_s: float) -> None:
+        if self._errors.pop(name, None) is None:
+            return
+        for line in self._limit.lines(f"slice {name!r} can be read again", now_s):
+            LOG.info("%s", line)
+
+    def forget(self, name: str) -> None:
+        """Nobody wants the slice any more, so nobody will know whether it can be read."""
+        self._errors.pop(name, None)
+
+
+__all__ = ["SliceLog", "SourceLog"]

@@ -185,6 +185,10 @@ class SourceError(Exception):
     """The source cannot answer now. The message names the source and the mend."""
 
 
+class SliceRefusedError(SourceError):
+    """This one slice cannot be read, and others can. The message names the mend."""
+
+
 class Watch(Protocol):
     """A running subscription. Its methods may be called from any thread."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controller_app.agent import Agent
-from controller_app.source_log import SourceLog
+from controller_app.source_log import SliceLog, SourceLog
 from controller_app.sqlite_file import StoreOptions
 from controller_app.sqlite_store import SqliteStore
 from ondemand.addresses import parse_ip
@@ -123,3 +123,30 @@ def test_a_source_that_comes_and_goes_does_not_fill_the_log(
         log.tell("gone", 1.0)
         log.tell(None, 1.0)
     assert 0 < len(caplog.messages) < 10
+
+
+def test_a_slice_is_told_once_for_each_reason_and_when_it_can_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    warned: list[str] = []
+    log = SliceLog(warned.append)
+    log.answered("vpc/a", 0.0)
+    for name, error in (
+        ("vpc/a", "refused: allow it"),
+        ("vpc/b", "refused: allow it"),
+        ("vpc/a", "refused: allow it"),
+        ("vpc/a", "damaged: publish it"),
+    ):
+        log.refused(name, error)
+    assert len(warned) == 3
+    assert warned[0].startswith("refused: allow it; until slice 'vpc/a' can be read")
+    assert "'vpc/b'" in warned[1]
+    assert warned[2].startswith("damaged: publish it; until slice 'vpc/a'")
+    log.forget("vpc/b")
+    log.answered("vpc/b", 1.0)
+    log.answered("vpc/a", 1.0)
+    log.answered("vpc/a", 1.0)
+    assert caplog.messages == ["slice 'vpc/a' can be read again"]
+    log.refused("vpc/a", "damaged: publish it")
+    assert len(warned) == 4
