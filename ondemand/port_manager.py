@@ -156,13 +156,17 @@ class PortManager:
         """After something that many ports depend on changed: the host slice, a VPC."""
         self.refresh_holdings()
         for port_id in sorted(self._plugged.keys() | self._world.ports.keys()):
-            self.settle(port_id)
+            self._settle(port_id)
 
     def settle(self, port_id: str) -> None:
         """Make the port what its record, its interface and its VPC say now."""
+        self.refresh_holdings()
+        self._settle(port_id)
+
+    def _settle(self, port_id: str) -> None:
+        """The same when what is held is as it should be already."""
         record = self._record(port_id)
         ofport = self._plugged.get(port_id)
-        self.refresh_holdings()
         subnet = self._subnet(record) if record is not None and ofport is not None else None
         port = self._world.ports.get(port_id)
         if record is None or ofport is None or subnet is None:

@@ -194,7 +194,8 @@ class Rejudge:
         ledger = self._installer.ledger
         cookies: dict[int, None] = {}
         for tag in tags:
-            cookies.update(dict.fromkeys(sorted(ledger.cookies_with(tag))))
+            # The newest first: drops live for seconds only, and somebody may wait for one to go.
+            cookies.update(dict.fromkeys(sorted(ledger.cookies_with(tag), reverse=True)))
         if len(cookies) > AT_ONCE:
             self._queue |= cookies
         else:
