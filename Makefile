@@ -5,13 +5,15 @@ SHELL := /bin/bash
 
 VENV := .venv/bin
 # The packages that mypy --strict checks; what it leaves out is listed in pyproject.toml.
-TYPED := rule_cache ondemand controller_app mininet_topos scale
+TYPED := rule_cache ondemand controller_app mininet_topos scale benchmarks
 # Longer than any sound test takes on two slow cores: a hung switch must not hang the whole run.
 TEST_TIMEOUT_S := 300
 # One worker for the labs, one for all else (tests/conftest.py); 0 for none, as ARGS=--pdb needs it.
 TEST_WORKERS ?= 2
-BENCH ?= setup_rate
+# Empty: all of them, and the report.
+BENCH ?=
 ARGS ?=
+BENCH_FILES := --json benchmarks/results.json --output benchmarks/report.html
 NAME ?=
 
 .PHONY: help setup demo experiment test fuzz lint bench clean
@@ -26,7 +28,8 @@ help: ## show this list
 	@echo "  make test ARGS=--cov                    branch coverage of the pure packages"
 	@echo "  make experiment NAME=restart            a killed agent, 50,000 rules, live traffic"
 	@echo "  make fuzz ARGS='--frames 1000000 --seed 1'"
-	@echo "  make bench BENCH=first_packet ARGS=--json=out.json"
+	@echo "  make bench ARGS=--quick                 benchmarks/report.html in two minutes"
+	@echo "  make bench BENCH=first-packet ARGS=--json=out.json"
 
 setup: ## install what is missing: Debian packages, and the Python packages into .venv
 	@scripts/setup.sh $(SETUP_FLAGS)
@@ -53,8 +56,8 @@ lint: setup ## ruff and mypy
 	$(VENV)/mypy --strict $(TYPED)
 
 bench: SETUP_FLAGS := --bench
-bench: setup ## run the benchmark BENCH of benchmarks/ (root)
-	@scripts/as-root $(VENV)/python -m benchmarks.$(BENCH) $(ARGS)
+bench: setup ## run all benchmarks, with a report, or the benchmark BENCH (root)
+	@scripts/as-root $(VENV)/ondemand bench $(if $(BENCH),$(BENCH),$(BENCH_FILES)) $(ARGS)
 
 clean: ## remove .venv, caches and build products
 	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov

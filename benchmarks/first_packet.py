@@ -2,8 +2,9 @@
 
 Between VMs on one host and over VXLAN, with the agents deciding; against the very rules that they
 install, loaded beforehand (the floor: what Open vSwitch itself needs for a flow that its datapath does
-not know), and against an ordinary os-ken app without policy. The sites take turns in each round. Later
-packets are measured too: they show what is left once the datapath knows the flow.
+not know), and against an ordinary os-ken app and Open vSwitch's own C controller, both without policy. The
+sites take turns in each round. Later packets are measured too: they show what is left once the datapath
+knows the flow.
 
     python -m benchmarks.first_packet [--quick] [--flows N] [--rounds N] [--json FILE]   (root)
 """
@@ -18,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import controllers
+from benchmarks.controllers import has_ovs_testcontroller
 from benchmarks.first_packet_sites import (
     PATHS,
     OnDemandSite,
@@ -25,7 +28,7 @@ from benchmarks.first_packet_sites import (
     introduce,
     make_site,
     preload,
-    run_stock,
+    run_learning,
 )
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.native_build import BuildError, build
@@ -35,6 +38,7 @@ from mininet_topos.errors import LabError
 from mininet_topos.fabric import Fabric
 
 ON_DEMAND, PRELOADED, STOCK = "on demand", "preloaded", "stock os-ken app"
+C_CONTROLLER: Final = "ovs-testcontroller (C)"
 #: First, second, and two later frames of each flow.
 PASSES: Final = 4
 FIRST_PORT: Final = 10_000
@@ -69,15 +73,17 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    with Fabric(hosts=6, progress=say) as fabric:
+    who = {ON_DEMAND: "od", PRELOADED: "pre", STOCK: "st"}
+    if has_ovs_testcontroller():
+        who[C_CONTROLLER] = "c"
+    with Fabric(hosts=2 * len(who), progress=say) as fabric:
         h = fabric.hosts
         introduce(h)
-        sites = [
-            make_site(fabric, name, near, far)
-            for name, near, far in (("od", h[0], h[1]), ("pre", h[2], h[3]), ("st", h[4], h[5]))
-        ]
-        on_demand = _prepare(fabric, sites, parameters, say)
-        names = dict(zip((ON_DEMAND, PRELOADED, STOCK), sites, strict=True))
+        names = {
+            name: make_site(fabric, short, h[2 * i], h[2 * i + 1])
+            for i, (name, short) in enumerate(who.items())
+        }
+        on_demand = _prepare(fabric, names, parameters, say)
         measured: Rounds = {(name, path): [] for name in names for path in PATHS}
         for number in range(parameters.rounds + 1):
             say(f"round {number}/{parameters.rounds}" if number else "warming up")
@@ -106,10 +112,14 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     }
 
 
-def _prepare(fabric: Fabric, sites: list[Site], parameters: Parameters, say: Any) -> OnDemandSite:
+def _prepare(
+    fabric: Fabric, sites: dict[str, Site], parameters: Parameters, say: Any
+) -> OnDemandSite:
     """Let agents make the rules of all flows once, load them elsewhere, start agents afresh."""
     say("training: the agents install the rules of all flows")
-    on_demand = OnDemandSite(fabric, sites[0], rules=parameters.rules, match=parameters.match)
+    on_demand = OnDemandSite(
+        fabric, sites[ON_DEMAND], rules=parameters.rules, match=parameters.match
+    )
     for path in PATHS:
         passes = on_demand.site.send(
             path,
@@ -121,11 +131,13 @@ def _prepare(fabric: Fabric, sites: list[Site], parameters: Parameters, say: Any
         )
         if any(passes.lost):
             raise LabError(f"training: {passes.lost[0]} first packets were lost on the {path} path")
-    preload(sites[1], on_demand, on_demand.dump())
+    preload(sites[PRELOADED], on_demand, on_demand.dump())
     on_demand.restart_agents()
     for host in on_demand.site.hosts:
         host.appctl("dpctl/flush-conntrack")
-    run_stock(sites[2])
+    run_learning(sites[STOCK], controllers.stock_app)
+    if C_CONTROLLER in sites:
+        run_learning(sites[C_CONTROLLER], controllers.ovs_testcontroller)
     return on_demand
 
 
@@ -162,6 +174,7 @@ def _result(name: str, path: str, rounds: list[Passes]) -> dict[str, Any]:
             continue
         result[kind] = {
             "p50_us": Spread.of([_percentile(v, 0.5) for v in values]).as_json(),
+            "p90_us": Spread.of([_percentile(v, 0.9) for v in values]).as_json(),
             "p99_us": Spread.of([_percentile(v, 0.99) for v in values]).as_json(),
             "all_us": sorted(itertools.chain(*values)),
         }
@@ -172,8 +185,14 @@ def _ratios(measured: Rounds) -> list[dict[str, Any]]:
     """Of first packets, round by round."""
     found = []
     for path, (ours, theirs) in itertools.product(
-        PATHS, ((ON_DEMAND, PRELOADED), (STOCK, PRELOADED), (ON_DEMAND, STOCK))
+        PATHS,
+        (
+            *((ON_DEMAND, PRELOADED), (STOCK, PRELOADED)),
+            *((ON_DEMAND, STOCK), (ON_DEMAND, C_CONTROLLER)),
+        ),
     ):
+        if (theirs, path) not in measured:
+            continue
         pair = [_values(measured[name, path], "first") for name in (ours, theirs)]
         if not all(map(all, pair)):
             continue

@@ -1,4 +1,4 @@
-"""The switches that the first packets go through: on demand, preloaded, and under a stock os-ken app.
+"""The switches that the first packets go through: on demand, preloaded, and under learning controllers.
 
 Each site has two compute hosts with Open vSwitch (userspace) and the same three VMs: ``a`` and ``b`` on
 the first, ``c`` on the second. So ``a`` to ``b`` is local and ``a`` to ``c`` goes through VXLAN. The
@@ -248,8 +248,8 @@ def preload(site: Site, model: OnDemandSite, dumped: dict[str, list[str]]) -> No
         host.add_flows(INTEGRATION_BRIDGE, *rules)
 
 
-def run_stock(site: Site) -> list[Background]:
-    """Put a site under stock os-ken apps, which have seen all three VMs."""
+def run_learning(site: Site, command: Callable[[int, Path], list[str]]) -> list[Background]:
+    """Put a site under two learning controllers (``benchmarks.controllers``) that have seen all three VMs."""
     apps = []
     for host, other in ((site.near, site.far), (site.far, site.near)):
         host.vsctl(
@@ -259,13 +259,13 @@ def run_stock(site: Site) -> list[Background]:
             *("--", "set", "Interface", VXLAN_PORT, "type=vxlan"),
             *(f"options:remote_ip={other.tunnel_ip}", f"options:key={VNI}"),
         )
-        argv = [sys.executable, "-m", "benchmarks.stock_app", "--port", "6653"]
-        apps.append(host.spawn("stock-app", pinned(argv, site.controller_core(host))))
+        argv = command(6653, host.directory)
+        apps.append(host.spawn("controller", pinned(argv, site.controller_core(host))))
         host.vsctl("set-controller", INTEGRATION_BRIDGE, "tcp:127.0.0.1:6653")
     site.plug()
     for host, app in zip(site.hosts, apps, strict=True):
         wait_for(
-            f"{host.label} has its app's rule",
+            f"{host.label} has its controller's rule",
             lambda host=host: _misses(host, "table=0") == 1,  # type: ignore[misc]
             app,
         )

@@ -4,7 +4,7 @@ Each contender turns the msgpack bytes of a neighbor (7 fields) into an immutabl
 refuse the same bad records. They take turns in every round, so that a busy machine slows them alike.
 pydantic is no dependency of this project: without it (`pip install pydantic`) its row is left out.
 
-    python -m benchmarks.record_decode [--records N] [--rounds N] [--json FILE]
+    python -m benchmarks.record_decode [--records N] [--rounds N] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from typing import Annotated, Any
 
 import msgpack
 import msgspec
+
+from benchmarks.machine import describe_machine
+from benchmarks.summary import Spread, ratio
 
 Decode = Callable[[bytes], object]
 
@@ -221,12 +224,16 @@ def measure(records: int, rounds: int) -> list[dict[str, Any]]:
     for _ in range(rounds):
         for contender in found:
             times[contender.name].append(time_of(contender, records))
-    fastest = statistics.median(times[found[0].name])
+    fastest = times[found[0].name]
     return [
         {
             "name": contender.name,
             "us_per_record": round(statistics.median(times[contender.name]), 3),
-            "ratio": round(statistics.median(times[contender.name]) / fastest, 1),
+            "us_spread": Spread.of(times[contender.name]).as_json(),
+            "ratio": round(
+                statistics.median(times[contender.name]) / statistics.median(fastest), 1
+            ),
+            "ratio_spread": ratio(times[contender.name], fastest).as_json(),
             "bytes_per_record": round(memory_of(contender)),
             "bytes_on_wire": len(contender.encode(GOOD)),
             "gc_tracked": gc.is_tracked(contender.decode(contender.encode(GOOD))),
@@ -239,15 +246,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.record_decode", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--records", type=int, default=20_000, help="decodes in a round (20000)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; the median counts (7)")
+    parser.add_argument("--records", type=int, help="decodes in a round (20000; quick: 5000)")
+    parser.add_argument("--rounds", type=int, help="rounds; the median counts (7; quick: 5)")
+    parser.add_argument("--quick", action="store_true", help="fewer decodes and rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     options = parser.parse_args(arguments)
-    if options.records < 1 or options.rounds < 1:
+    given = (options.records, options.rounds)
+    preset = (5_000, 5) if options.quick else (20_000, 7)
+    records, rounds = (a if a is not None else b for a, b in zip(given, preset, strict=True))
+    if records < 1 or rounds < 1:
         parser.error("--records and --rounds must be at least 1")
 
-    rows = measure(options.records, options.rounds)
-    print(f"Python {platform.python_version()}, {platform.machine()}, median of {options.rounds}")
+    machine = describe_machine()
+    rows = measure(records, rounds)
+    print(f"Python {platform.python_version()}, {platform.machine()}, median of {rounds}")
     print(f"{'decoder':<26}{'us/record':>10}{'ratio':>7}{'bytes kept':>12}{'on wire':>9}  in gc")
     for row in rows:
         print(
@@ -257,7 +269,12 @@ def main(arguments: list[str] | None = None) -> int:
     if importlib.util.find_spec("pydantic") is None:
         print("pydantic is not installed, so it was left out")
     if options.json:
-        result = {"python": platform.python_version(), "rounds": options.rounds, "rows": rows}
+        result = {
+            "benchmark": "record_decode",
+            "machine": machine,
+            "parameters": {"records": records, "rounds": rounds},
+            "rows": rows,
+        }
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

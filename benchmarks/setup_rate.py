@@ -176,7 +176,7 @@ def _contender_json(one: Contender, runs: list[SwitchRun], verified: int) -> dic
             summary[phase] = {
                 name: Spread.of([getattr(result, name) for result in results]).as_json()
                 for name in (
-                    *("rate_per_s", "p50_us", "p99_us", "p999_us", "max_us"),
+                    *("rate_per_s", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"),
                     *("controller_cpu_us_per_flow", "switch_busy"),
                 )
             }

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -90,15 +91,18 @@ def measure(place: str, parameters: Parameters) -> Taken:
     payloads = neighbors(parameters.neighbors)
     names = sorted(payloads)
     with ExitStack() as stack:
-        writer = stack.enter_context(open_store(place, writer=True))
+        writer = open_store(place, writer=True)
+        stack.callback(writer.close)
         for what in ("publish all neighbors", "the same again, nothing changed"):
             taken[what] = [timed(lambda: writer.publish(payloads, replace_all=False))]
         for size in (SMALL, LARGE):
             writer.publish({group(size): rows(size, 0)}, replace_all=False)
-        reader = stack.enter_context(open_store(place))
+        reader = open_store(place)
+        stack.callback(reader.close)
         reader.get(names[0], next(iter(payloads[names[0]])))
         ask(reader, writer, payloads, parameters.asked, taken)
-        reader = stack.enter_context(open_store(place))
+        reader = open_store(place)
+        stack.callback(reader.close)
         seen = Followed()
         watch = reader.watch(seen.deliver)
         start_s = time.perf_counter()
@@ -124,7 +128,7 @@ def ask(
     per_shard = len(payloads[names[0]])
     turns = [names[number % len(names)] for number in range(count)]
     taken[f"get, from a shard of {per_shard} records"] = [
-        timed(lambda name=name: reader.get(name, keys[name])) for name in turns
+        timed(partial(reader.get, name, keys[name])) for name in turns
     ]
     taken[f"get_many, from {len(some)} shards"] = [
         timed(lambda: reader.get_many([(name, keys[name]) for name in some]))
@@ -143,8 +147,7 @@ def ask(
     ]
     for size in (SMALL, LARGE):
         taken[f"write one record, in a slice of {size:,}"] = [
-            timed(lambda turn=turn, size=size: writer.write(group(size), rows(1, turn)))
-            for turn in range(2, 2 + count)
+            timed(partial(writer.write, group(size), rows(1, turn))) for turn in range(2, 2 + count)
         ]
     seen = Followed()
     watch = reader.watch(seen.deliver)

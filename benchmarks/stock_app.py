@@ -24,7 +24,7 @@ from os_ken.ofproto import ofproto_v1_3
 IDLE_TIMEOUT_S = 60
 
 
-class StockApp(app_manager.OSKenApp):  # type: ignore[misc]
+class StockApp(app_manager.OSKenApp):
     """A learning switch for OpenFlow 1.3."""
 
     OFP_VERSIONS = [ofproto_v1_3.OFP_VERSION]  # noqa: RUF012 - os-ken wants this very attribute
@@ -33,7 +33,7 @@ class StockApp(app_manager.OSKenApp):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.port_of: dict[int, dict[str, int]] = {}
 
-    @set_ev_cls(ofp_event.EventOFPSwitchFeatures, CONFIG_DISPATCHER)  # type: ignore[untyped-decorator]
+    @set_ev_cls(ofp_event.EventOFPSwitchFeatures, CONFIG_DISPATCHER)
     def switch_features(self, event: Any) -> None:
         """Send what no rule knows to the controller."""
         datapath = event.msg.datapath
@@ -41,7 +41,7 @@ class StockApp(app_manager.OSKenApp):  # type: ignore[misc]
         actions = [parser.OFPActionOutput(ofproto.OFPP_CONTROLLER, ofproto.OFPCML_NO_BUFFER)]
         self._add_rule(datapath, 0, parser.OFPMatch(), actions, idle_timeout=0)
 
-    @set_ev_cls(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)  # type: ignore[untyped-decorator]
+    @set_ev_cls(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
     def packet_in(self, event: Any) -> None:
         """Learn the source, install a rule for the flow, send the packet on."""
         message = event.msg

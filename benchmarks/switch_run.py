@@ -49,6 +49,7 @@ class PhaseResult:
     answered: int
     rate_per_s: float
     p50_us: float
+    p90_us: float
     p99_us: float
     p999_us: float
     max_us: float
@@ -148,6 +149,7 @@ def _phase(said: dict[str, Any], latencies: array.array[int]) -> PhaseResult:
         answered=answered,
         rate_per_s=round(answered * 1e9 / elapsed, 1),
         p50_us=percentile_us(ordered, 0.50),
+        p90_us=percentile_us(ordered, 0.90),
         p99_us=percentile_us(ordered, 0.99),
         p999_us=percentile_us(ordered, 0.999),
         max_us=percentile_us(ordered, 1.0),

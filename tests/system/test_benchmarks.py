@@ -209,11 +209,16 @@ def test_first_packet_goes_through_agents_preloaded_rules_and_the_stock_app(
     seen = {(one["who"], one["path"]) for one in result["results"]}
     assert seen == {
         (who, path)
-        for who in (first_packet.ON_DEMAND, first_packet.PRELOADED, first_packet.STOCK)
+        for who in (
+            first_packet.ON_DEMAND,
+            first_packet.PRELOADED,
+            first_packet.STOCK,
+            first_packet.C_CONTROLLER,
+        )
         for path in ("local", "remote")
     }
     for one in result["results"]:
         assert len(one["first"]["all_us"]) == len(one["second"]["all_us"]) == 10
         assert len(one["later"]["all_us"]) == 20
-    assert len(result["ratios"]) == 6
+    assert len(result["ratios"]) == 8
     assert all(mib > 10 for mib in result["agent_rss_mib"])

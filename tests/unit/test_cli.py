@@ -258,6 +258,7 @@ def test_demo_and_experiments_come_in_through_the_project_file():
     assert points == {
         "demo": "mininet_topos.cli_demo:command",
         "experiment": "mininet_topos.cli_experiment:command",
+        "bench": "benchmarks.cli_bench:command",
     }
     for name, value in points.items():
         command = importlib.metadata.EntryPoint(name, value, ENTRY_POINT_GROUP).load()
