@@ -1,16 +1,21 @@
-"""How soon an agent serves after its start, in a VPC of a million neighbors, through real Open vSwitch.
+"""How soon a host serves after its start, in a VPC of up to a million neighbors, through real Open vSwitch.
 
-One compute host with two VMs. One of them has sent to some thousand of the neighbors, so the host holds
-their records and has rules for them. Then the agent is killed, again and again, and another one starts:
+One compute host with two VMs (``cold_start_lab``). Its agent is killed, again and again, and another one starts:
 
-* ``saved``: it finds what the killed one held, and its rules in the switch;
-* ``fresh``: it finds the rules only (the file of what was held is removed, as ``ondemand run --fresh`` does);
-* ``boot``: it finds neither (rules are removed too), as after a reboot of the host.
+* ``boot``: the host has come up. ovs-vswitchd is a new process without any rule, and nothing is saved;
+* ``saved``: only the agent has ended. It finds what the killed one held, and its rules in the switch;
+* ``fresh``: it finds the rules only (the file of what was held is removed, as ``ondemand run --fresh`` does).
 
 Meanwhile the first VM begins a new flow to the other one every 10 ms. What is told is the time from the
-start of the agent's process to the first of them that is answered, and what the process took to get there.
+start of the agent's process to the first of them that is answered. After ``boot`` it also sends to the last
+neighbor of the VPC, and when that has answered, to all of its peers, which are spread over the VPC, 2,500 a
+second: the host is in full service when each of them has answered.
 
-    python -m benchmarks.cold_start [--source sqlite|nats|both] [--neighbors N] [--quick] [--json FILE]   (root)
+The contender ``expanded`` preloads: on the same host, with ovs-vswitchd as new and as empty, it writes the rules
+of both ports, then one rule for each neighbor. What it has to send is in a file beforehand, as OpenFlow messages in
+bundles of 10,000 (``preload``), and no process has to start for it. The same VM's eyes watch it.
+
+    python -m benchmarks.cold_start [--source sqlite|nats|both] [--neighbors N,N,...] [--quick] [--json FILE]   (root)
 """
 
 from __future__ import annotations
@@ -20,224 +25,207 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from benchmarks import touch
+from benchmarks.cold_start_lab import (
+    ADOPTED_S,
+    AGENT,
+    EXPANDED,
+    MAX_NEIGHBORS,
+    PRELOADED_S,
+    SERVICE_S,
+    ColdLab,
+    say,
+    seen,
+)
+from benchmarks.expanded import BRIDGE as EXPANDED_BRIDGE
 from benchmarks.machine import describe_machine, machine_line
+from benchmarks.preload import no_room
 from benchmarks.summary import Spread, table
-from mininet_topos.agent_host import AgentError, AgentOnHost
-from mininet_topos.agent_lab import AgentLab, LabPlan, PlacedVm
 from mininet_topos.errors import LabError
 from mininet_topos.lab_source import SourceKind, require_source
-from mininet_topos.node import script
-from mininet_topos.ovs_host import INTEGRATION_BRIDGE
-from mininet_topos.probe import pulse, pulses, reflect
-from mininet_topos.vm import VmSpec
-from ondemand.addresses import format_ip, parse_prefix
-from ondemand.goal_state import compile_goal_state, encode_slices
-from ondemand.publishing import Payloads
-from ondemand.synthetic import neighbor_slices, synthetic_neighbors
 
-MODES: Final = ("saved", "fresh", "boot")
+BOOT: Final = "boot"
+#: In the order in which they take turns; each finds what the one before has left.
+MODES: Final = (BOOT, "saved", "fresh")
 #: A new flow shall be served within so many seconds of the start of the process.
 PROMISE_S: Final = 1.0
-
-VPC: Final = "bench"
-FAR_PREFIX: Final = "10.64.0.0/12"
-#: Numbers below it are for the gateway; addresses in use are spread over all blocks.
-FIRST_NEIGHBOR: Final = 16
-MAX_NEIGHBORS: Final = (1 << 20) - FIRST_NEIGHBOR
-#: RFC 2544 reserves 198.18.0.0/15 for benchmarks. Nobody has these, so what is sent there ends.
-PEERS: Final = tuple(bytes((198, 18, 0, number)) for number in range(1, 51))
-
-PULSE_S: Final = 0.01
-FIRST_PORT: Final = 20_000
-#: Ports of one run, each of them a new flow.
-PORTS_A_RUN: Final = 500
-#: Seconds between the kill and the start, and until all rules that were found must be judged.
+#: From here on all neighbors are preloaded once only: it takes many seconds.
+ONCE_FROM: Final = 500_000
+#: Seconds between a kill and a start; and from a VM's first datagram to what it waits for.
 DOWN_S: Final = 0.5
-ADOPTED_S: Final = 30.0
-#: Datagrams a second to the neighbors; below what is taken for a flood (flood_rate).
-TOUCH_RATE: Final = 1_500
-
-_SETTINGS: Final = {
-    "rules": {"verdict_idle_s": 3600, "location_idle_s": 3600, "responder_idle_s": 3600},
-}
-_VMS: Final = {"vm-a": 11, "vm-b": 12}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a run depends on beside the machine."""
+    """What a run depends on beside the machine; ``in_use`` at most, where the VPC has fewer."""
 
-    neighbors: int
+    neighbors: tuple[int, ...]
     in_use: int
     repetitions: int
+
+    def used(self, neighbors: int) -> int:
+        return min(self.in_use, neighbors)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start of an agent.
+    """One start of an agent. Seconds are from the start of its process.
 
-    ``served_s``: from the start of its process to the first new flow that is answered; ``told_s``: until
-    its status said that the switch is connected and both ports are served; ``adopted_s``: until all
-    rules that it found were judged. ``rss_mib`` is read then, ``received_bytes`` is what came from the
-    server until then (None: not from a server).
+    Attributes:
+        mode: one of ``MODES``.
+        served_s: until the first new flow between the VMs was answered.
+        last_s: until the last neighbor of the VPC had answered; None: not ``boot``.
+        full_s: until all neighbors in use had answered; None: not ``boot``.
+        told_s: until its status said that the switch is connected and both ports are served.
+        adopted_s: until all rules that it found were judged.
+        rss_mib: of the agent, after all that.
+        switch_rss_mib: of ovs-vswitchd then.
+        switch_before_mib: of ovs-vswitchd before the start.
+        rules: in the agent's bridge then.
+        received_bytes: what came from the server until then; None: not from a server.
     """
 
     mode: str
     served_s: float
+    last_s: float | None
+    full_s: float | None
     told_s: float
     adopted_s: float
     rss_mib: float
+    switch_rss_mib: float
+    switch_before_mib: float
+    rules: int
     neighbors_held: int
     rules_kept: int
     rules_deleted: int
     received_bytes: int | None
 
 
-class ColdLab(AgentLab):
-    """One host, two VMs, very many neighbors."""
+@dataclass(frozen=True, slots=True)
+class Preloaded:
+    """One time that all neighbors were preloaded. Fields as of ``Start``, seconds from its first command.
 
-    def __init__(self, parameters: Parameters, kind: SourceKind) -> None:
-        vms = [
-            PlacedVm(
-                VmSpec(name, _mac(number), (f"10.0.0.{number}/24",), ("10.0.0.1",)),
-                1,
+    Attributes:
+        written_s: until the switch had taken all rules.
+    """
+
+    neighbors: int
+    served_s: float
+    last_s: float
+    full_s: float
+    written_s: float
+    switch_rss_mib: float
+    switch_before_mib: float
+    rules: int
+
+
+def measure(parameters: Parameters, kind: SourceKind, *, preloads: bool) -> dict[str, Any]:
+    """Build the lab, and measure each size of the VPC."""
+    sources: list[dict[str, Any]] = []
+    preloaded: list[Preloaded] = []
+    left_out: list[dict[str, Any]] = []
+    with ColdLab(kind, modes=len(MODES)) as lab:
+        lab.prepare()
+        for neighbors in parameters.neighbors:
+            lab.resize(neighbors)
+            reason = no_room(neighbors) if preloads else ""
+            if preloads and reason:
+                left_out.append({"neighbors": neighbors, "reason": reason})
+                say(f"{EXPANDED}, {neighbors:,} neighbors: left out, {reason}")
+            elif preloads:
+                lab.write_rules()
+            in_use = parameters.used(neighbors)
+            starts = []
+            for number in range(parameters.repetitions):
+                if preloads and not reason and (number == 0 or neighbors < ONCE_FROM):
+                    preloaded.append(_preload(lab, in_use))
+                    say(f"{EXPANDED}, {neighbors:,}: {preloaded[-1].full_s:.2f} s")
+                for mode in MODES:
+                    starts.append(_start(lab, mode, in_use))
+                    say(f"{kind}, {mode}, {neighbors:,}: {starts[-1].served_s:.2f} s")
+            lab.remove_rules()
+            sources.append(
+                {
+                    "source": kind,
+                    "neighbors": neighbors,
+                    "publish_s": lab.publish_s,
+                    "starts": [asdict(one) for one in starts],
+                }
             )
-            for name, number in _VMS.items()
-        ]
-        super().__init__(LabPlan(1, vms, _SETTINGS), progress=_say)
-        self.source_kind = kind
-        self._parameters = parameters
-        self.publish_s = 0.0
-
-    def payloads(self) -> Mapping[str, Payloads]:
-        slices = compile_goal_state(_goal_state(self.tunnels))
-        neighbors = synthetic_neighbors(
-            subnet="far",
-            prefix=parse_prefix(FAR_PREFIX),
-            count=self._parameters.neighbors,
-            hosts=PEERS,
-            groups=("members",),
-            first=FIRST_NEIGHBOR,
-        )
-        for name, records in neighbor_slices(VPC, neighbors).items():
-            slices.setdefault(name, {}).update(records)
-        return encode_slices(slices)
-
-    def publish(self) -> int:
-        payloads = self.payloads()
-        self.step(f"publishing {self._parameters.neighbors:,} neighbors")
-        start_s = time.monotonic()
-        written = self._store.publish(payloads, replace_all=True).written
-        self.publish_s = time.monotonic() - start_s
-        return written
-
-    @property
-    def agent(self) -> AgentOnHost:
-        return self.agents[1]
-
-    def introduce(self) -> None:
-        """Let the VMs know each other's MAC for good: a question without an answer is repeated only a
-        second later, which is not what is looked at.
-        """
-        for name, other in (("vm-a", "vm-b"), ("vm-b", "vm-a")):
-            number = _VMS[other]
-            self.vms[name].ip(
-                f"neighbor replace 10.0.0.{number} lladdr {_mac(number)} nud permanent dev eth0"
-            )
-
-    def use_neighbors(self) -> None:
-        """Let the first VM send to some of the neighbors, spread over the whole VPC.
-
-        Raises:
-            LabError: the agent does not hold their records then.
-        """
-        count, step = self._parameters.in_use, self._parameters.neighbors // self._parameters.in_use
-        base = int.from_bytes(parse_prefix(FAR_PREFIX).network, "big") + FIRST_NEIGHBOR
-        first = format_ip(base.to_bytes(4, "big"))
-        words = [first, str(count), "--step", str(step), "--rate", str(TOUCH_RATE)]
-        self.step(f"sending to {count:,} neighbors")
-        for _ in range(4):
-            self.vms["vm-a"].execute([*script(touch), *words], timeout_s=60.0)
-            time.sleep(0.5)
-            held = int(self.agent.status.get("neighbors_held", 0))
-            if held >= count:
-                return
-        raise LabError(f"the agent holds {held} neighbors after packets to {count}")
-
-    def received_bytes(self) -> int | None:
-        """What the host has received over its link to the server so far."""
-        if self.source_kind != "nats":
-            return None
-        told = json.loads(self.host(1).execute(["ip", "-j", "-s", "link", "show", "mgmt0"]).stdout)
-        return int(told[0]["stats64"]["rx"]["bytes"])
-
-
-def measure(parameters: Parameters, kind: SourceKind) -> dict[str, Any]:
-    """Publish, then start agents in turn; the result of one kind of source."""
-    with ColdLab(parameters, kind) as lab:
-        runs = parameters.repetitions * len(MODES)
-        lab.introduce()
-        reflect(lab.vms["vm-b"], first=FIRST_PORT, count=runs * PORTS_A_RUN)
-        lab.use_neighbors()
-        starts = []
-        for number in range(runs):
-            mode = MODES[number % len(MODES)]
-            if number and mode == MODES[0]:
-                lab.use_neighbors()
-            starts.append(_start(lab, mode, FIRST_PORT + number * PORTS_A_RUN))
-            _say(f"{kind}, {mode}: {starts[-1].served_s:.2f} s")
         errors = lab.agent.errors()
-        if errors:
-            raise LabError("an agent said: " + errors[0])
-        return {
-            "source": kind,
-            "publish_s": lab.publish_s,
-            "starts": [asdict(one) for one in starts],
-        }
+    if errors:
+        raise LabError("an agent said: " + errors[0])
+    return {
+        "sources": sources,
+        "expanded": [asdict(one) for one in preloaded],
+        "left_out": left_out,
+    }
 
 
-def _start(lab: ColdLab, mode: str, first_port: int) -> Start:
-    """Kill the agent, and time the next one."""
-    agent, host = lab.agent, lab.host(1)
-    agent.process.kill()
-    if mode != "saved":
-        (host.directory / "agent.holdings").unlink(missing_ok=True)
-    if mode == "boot":
-        host.ofctl("del-flows", INTEGRATION_BRIDGE)
-    flows = pulse(
-        lab.vms["vm-a"],
-        f"10.0.0.{_VMS['vm-b']}",
-        first=first_port,
-        count=PORTS_A_RUN,
-        interval_s=PULSE_S,
+def _preload(lab: ColdLab, in_use: int) -> Preloaded:
+    """Bring the host up, and write all rules."""
+    host = lab.host(1)
+    lab.reboot()
+    before = host.memory_kib() / 1024
+    traffic = lab.traffic(EXPANDED, far=in_use)
+    time.sleep(DOWN_S)
+    start_s = time.monotonic()
+    written_s = lab.preload() - start_s
+    found = seen(traffic, timeout_s=PRELOADED_S + 10)
+    if found.served_s < start_s or found.last_s is None or found.all_s is None:
+        raise LabError("a flow was served while the switch had no rule")
+    return Preloaded(
+        neighbors=lab.neighbors,
+        served_s=found.served_s - start_s,
+        last_s=found.last_s - start_s,
+        full_s=found.all_s - start_s,
+        written_s=written_s,
+        switch_rss_mib=host.memory_kib() / 1024,
+        switch_before_mib=before,
+        rules=host.rule_count(EXPANDED_BRIDGE),
     )
+
+
+def _start(lab: ColdLab, mode: str, in_use: int) -> Start:
+    """Take down what the kind of start says, and time the next agent."""
+    agent, host = lab.agent, lab.host(1)
+    if mode == BOOT:
+        lab.reboot()
+    else:
+        agent.process.kill()
+    if mode != "saved":
+        lab.forget()
+    before = host.memory_kib() / 1024
+    traffic = lab.traffic(AGENT, part=MODES.index(mode), far=in_use if mode == BOOT else 0)
     time.sleep(DOWN_S)
     received = lab.received_bytes()
     start_s = time.monotonic()
     lab.start_agent(1)
-    told_s = _wait_until_served(agent) - start_s
+    told_s = lab.wait_until_served() - start_s
     adopted_s = agent.wait_adopted(timeout_s=ADOPTED_S)
     if adopted_s is None:
         raise LabError(f"the agent has not judged all rules within {ADOPTED_S:g} s")
-    status = agent.status
-    rss_mib = agent.memory_mib()
+    found = seen(traffic, timeout_s=SERVICE_S + 10)
+    if found.served_s < start_s:
+        raise LabError("a new flow was served while no agent ran")
+    status = _settled(lab, in_use)
     received_after = lab.received_bytes()
-    served = pulses(flows, timeout_s=PORTS_A_RUN * PULSE_S + 10.0).first_served_s(start_s)
-    if served is None:
-        raise LabError(f"no new flow was served within {PORTS_A_RUN * PULSE_S:g} s")
     counters = status["counters"]
     return Start(
         mode=mode,
-        served_s=served - start_s,
+        served_s=found.served_s - start_s,
+        last_s=None if found.last_s is None else found.last_s - start_s,
+        full_s=None if found.all_s is None else found.all_s - start_s,
         told_s=told_s,
         adopted_s=adopted_s - start_s,
-        rss_mib=rss_mib,
+        rss_mib=agent.memory_mib(),
+        switch_rss_mib=host.memory_kib() / 1024,
+        switch_before_mib=before,
+        rules=host.rule_count(),
         neighbors_held=status["neighbors_held"],
         rules_kept=sum(counters.get("adopted.kept", {}).values()),
         rules_deleted=sum(counters.get("adopted.deleted", {}).values()),
@@ -245,98 +233,123 @@ def _start(lab: ColdLab, mode: str, first_port: int) -> Start:
     )
 
 
-def _wait_until_served(agent: AgentOnHost) -> float:
-    """When its status said that it serves; at most that much late as it writes its status."""
+def _settled(lab: ColdLab, in_use: int) -> dict[str, Any]:
+    """The status of an agent that holds all neighbors in use, as the next one is to find them."""
     end_s = time.monotonic() + ADOPTED_S
     while time.monotonic() < end_s:
-        status = agent.status
-        if status.get("connected") and set(status.get("ports", ())) == set(_VMS):
-            return time.monotonic()
-        if not agent.process.running:
-            raise AgentError(f"the agent has ended: {agent.process.output_tail()}")
-        time.sleep(0.02)
-    raise LabError(f"the agent does not say within {ADOPTED_S:g} s that it serves both VMs")
-
-
-def _mac(number: int) -> str:
-    return f"02:00:00:00:00:{number:02x}"
-
-
-def _goal_state(tunnels: Mapping[str, str]) -> dict[str, Any]:
-    """All but the synthetic neighbors."""
-    return {
-        "hosts": [{"id": name, "tunnel_ip": address} for name, address in tunnels.items()],
-        "vpcs": [
-            {
-                "id": VPC,
-                "subnets": [
-                    {"id": "near", "vni": 5001, "cidrs": ["10.0.0.0/24"], "gateways": ["10.0.0.1"]},
-                    {"id": "far", "vni": 5002, "cidrs": [FAR_PREFIX], "gateways": ["10.64.0.1"]},
-                ],
-                "routers": [{"id": "main", "subnets": ["near", "far"]}],
-                "security_groups": [
-                    {"id": "members"},
-                    {
-                        "id": "open",
-                        "rules": [
-                            {"direction": "egress", "remote_prefix": "10.0.0.0/24"},
-                            # Asks for the record of whoever is sent to.
-                            {"direction": "egress", "remote_group": "members"},
-                            {"direction": "ingress", "protocol": "udp", "ports": "1000-65000"},
-                        ],
-                    },
-                ],
-                "ports": [
-                    {
-                        "id": name,
-                        "host": next(iter(tunnels)),
-                        "subnet": "near",
-                        "mac": _mac(number),
-                        "fixed_ips": [f"10.0.0.{number}"],
-                        "security_groups": ["open"],
-                    }
-                    for name, number in _VMS.items()
-                ],
-            }
-        ],
-    }
+        status = lab.agent.status
+        if status.get("neighbors_held", 0) >= in_use:
+            return status
+        time.sleep(0.05)
+    held = lab.agent.status.get("neighbors_held", 0)
+    raise LabError(f"the agent holds {held} of the {in_use} neighbors in use")
 
 
 def print_result(result: dict[str, Any]) -> None:
     print(machine_line(result["machine"]))
     parameters = result["parameters"]
     print(
-        f"{parameters['neighbors']:,} neighbors in the VPC, {parameters['in_use']:,} of them in use;"
-        f" {parameters['repetitions']} starts of each kind: median (least-greatest)"
+        f"{parameters['in_use']:,} neighbors in use; {parameters['repetitions']} starts of each kind"
+        f" ({EXPANDED}: one from {ONCE_FROM:,} neighbors on): median (least-greatest)"
     )
-    rows = []
-    for source in result["sources"]:
-        for mode in MODES:
-            starts = [one for one in source["starts"] if one["mode"] == mode]
-            received = [one["received_bytes"] for one in starts]
-            rows.append(
-                [
-                    f"{source['source']}, {mode}",
-                    Spread.of([one["served_s"] for one in starts]).text(2),
-                    Spread.of([one["told_s"] for one in starts]).text(2),
-                    Spread.of([one["adopted_s"] for one in starts]).text(2),
-                    f"{statistics.median(one['rss_mib'] for one in starts):.0f}",
-                    "-" if None in received else f"{statistics.median(received) / 1024:,.0f}",
-                ]
-            )
-    head = ["", "first flow s", "status s", "all judged s", "RSS MiB", "received KiB"]
     print()
-    print(table(head, rows))
+    print(table(_HEAD, [*map(_source_row, _by_mode(result)), *_expanded_rows(result)]))
     print()
+    for one in result["left_out"]:
+        print(f"{EXPANDED}, {one['neighbors']:,} neighbors: left out, {one['reason']}")
     for source in result["sources"]:
-        print(f"published into {source['source']} in {source['publish_s']:.1f} s")
+        print(
+            f"{source['neighbors']:,} neighbors published into {source['source']}"
+            f" in {source['publish_s']:.2f} s"
+        )
     slowest = max(one["served_s"] for source in result["sources"] for one in source["starts"])
     word = "kept" if slowest <= PROMISE_S else "not kept"
     print(f"a new flow served within {PROMISE_S:g} s of the start: {word}, {slowest:.2f} s at most")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+_HEAD: Final = (
+    "neighbors, contender",
+    "first packet s",
+    "last neighbor s",
+    "full service s",
+    "status s",
+    "all judged s",
+    "rules",
+    "agent MiB",
+    "switch MiB",
+    "it grew",
+    "received KiB",
+)
+
+
+def _by_mode(result: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    return [
+        (
+            f"{source['neighbors']:,}, {source['source']}, {mode}",
+            [one for one in source["starts"] if one["mode"] == mode],
+        )
+        for source in result["sources"]
+        for mode in MODES
+    ]
+
+
+def _source_row(found: tuple[str, list[dict[str, Any]]]) -> list[str]:
+    name, starts = found
+    times = ("served_s", "last_s", "full_s", "told_s", "adopted_s")
+    received = [one["received_bytes"] for one in starts]
+    return [
+        name,
+        *(_seconds([one[field] for one in starts]) for field in times),
+        f"{max(one['rules'] for one in starts):,}",
+        _median([one["rss_mib"] for one in starts]),
+        *_of_switch(starts),
+        "-" if None in received else f"{statistics.median(received) / 1024:,.1f}",
+    ]
+
+
+def _expanded_rows(result: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for neighbors in dict.fromkeys(one["neighbors"] for one in result["expanded"]):
+        some = [one for one in result["expanded"] if one["neighbors"] == neighbors]
+        rows.append(
+            [
+                f"{neighbors:,}, {EXPANDED}",
+                *(
+                    _seconds([one[field] for one in some])
+                    for field in ("served_s", "last_s", "full_s")
+                ),
+                *("-", "-", f"{some[0]['rules']:,}", "-"),
+                *_of_switch(some),
+                "-",
+            ]
+        )
+    return rows
+
+
+def _of_switch(some: list[dict[str, Any]]) -> list[str]:
+    grew = [one["switch_rss_mib"] - one["switch_before_mib"] for one in some]
+    return [_median([one["switch_rss_mib"] for one in some]), _median(grew)]
+
+
+def _seconds(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    return Spread.of(found).text(2) if found else "-"
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):,.0f}"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        numbers = ()
+    if list(numbers) != sorted(set(numbers)) or not numbers:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no rising list of numbers such as 1000,10000"
+        )
+    return numbers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -345,30 +358,49 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.cold_start", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--source", choices=(*get_args(SourceKind), "both"), default="both")
-    parser.add_argument("--neighbors", type=int, metavar="N", help="in the VPC (1000000)")
-    parser.add_argument("--in-use", type=int, metavar="N", help="held by the host (2000)")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="of each kind of start (5)")
     parser.add_argument(
-        "--quick", action="store_true", help="20000 neighbors, 200 in use, 1 repetition"
+        "--neighbors",
+        type=_numbers,
+        metavar="N,N,...",
+        help="in the VPC (1000,10000,100000,1000000; quick: 1000,20000)",
     )
+    parser.add_argument("--in-use", type=int, metavar="N", help="of them in use (1000; quick: 200)")
+    parser.add_argument(
+        "--repetitions", type=int, metavar="N", help="of each kind of start (3; quick: 1)"
+    )
+    parser.add_argument(
+        "--agent-only", action="store_true", help=f"without the contender {EXPANDED}"
+    )
+    parser.add_argument("--quick", action="store_true", help="about half a minute for one source")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     options = parser.parse_args(arguments)
-    given = (options.neighbors, options.in_use, options.repetitions)
-    preset = (20_000, 200, 1) if options.quick else (1_000_000, 2_000, 5)
-    values = [a if a is not None else b for a, b in zip(given, preset, strict=True)]
-    bounds = (MAX_NEIGHBORS, min(values[0], 20_000), 40)
-    for name, value, high in zip(
-        ("neighbors", "in-use", "repetitions"), values, bounds, strict=True
+    quick = options.quick
+    sizes = (1_000, 20_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
+    parameters = Parameters(
+        neighbors=options.neighbors or sizes,
+        in_use=(200 if quick else 1_000) if options.in_use is None else options.in_use,
+        repetitions=(1 if quick else 3) if options.repetitions is None else options.repetitions,
+    )
+    largest = parameters.neighbors[-1]
+    for name, value, high in (
+        ("neighbors", parameters.neighbors[0], MAX_NEIGHBORS),
+        ("neighbors", largest, MAX_NEIGHBORS),
+        ("in-use", parameters.in_use, min(largest, 20_000)),
+        ("repetitions", parameters.repetitions, 40),
     ):
         if not 1 <= value <= high:
             parser.error(f"--{name}: {value} is not in 1..{high}")
     kinds = get_args(SourceKind) if options.source == "both" else (options.source,)
-    parameters = Parameters(*values)
     machine = describe_machine()
+    found: dict[str, list[Any]] = {"sources": [], "expanded": [], "left_out": []}
     try:
         for kind in kinds:
             require_source(kind)
-        sources = [measure(parameters, kind) for kind in kinds]
+        for kind in kinds:
+            # What is preloaded has no source.
+            preloads = not options.agent_only and kind == kinds[0]
+            for name, values in measure(parameters, kind, preloads=preloads).items():
+                found[name] += values
     except LabError as error:
         print(f"cold_start: {error}", file=sys.stderr)
         return 2
@@ -377,7 +409,7 @@ def main(arguments: list[str] | None = None) -> int:
         "machine": machine,
         "parameters": asdict(parameters),
         "promise_s": PROMISE_S,
-        "sources": sources,
+        **found,
     }
     print_result(result)
     if options.json is not None:

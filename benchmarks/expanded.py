@@ -20,12 +20,14 @@ database. Nor does a real agent start a process for each change: ``command_s`` t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from mininet_topos.errors import LabError
 from mininet_topos.ovs_host import ComputeHost
 from mininet_topos.parallel import side_by_side
 from mininet_topos.vm import Vm
@@ -39,6 +41,10 @@ TUNNEL_OFPORT: Final = 1
 #: Conntrack zones are shared by all bridges of a datapath; the agent counts from 1.
 FIRST_ZONE: Final = 64_000
 _APPLY_TIMEOUT_S: Final = 120
+#: ovs-vswitchd counts as idle when it takes at most this share of a core for so many seconds, so often in turn.
+_IDLE_S: Final = 0.2
+_IDLE_SHARE: Final = 0.1
+_QUIET: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,31 @@ def command_s(host: ComputeHost) -> float:
     start_s = time.monotonic()
     apply_file(host, file)
     return time.monotonic() - start_s
+
+
+def wait_until_idle(host: ComputeHost, *, timeout_s: float = 30.0) -> None:
+    """Wait until ovs-vswitchd has nothing more to do.
+
+    A command that removes rules returns before they are gone: a million of them keep the daemon busy for a
+    second more, and whoever comes next would be measured with that.
+
+    Raises:
+        LabError: it is still busy.
+    """
+    end_s, quiet = time.monotonic() + timeout_s, 0
+    while time.monotonic() < end_s:
+        before = _cpu_s(host)
+        time.sleep(_IDLE_S)
+        quiet = quiet + 1 if _cpu_s(host) - before <= _IDLE_S * _IDLE_SHARE else 0
+        if quiet == _QUIET:
+            return
+    raise LabError(f"ovs-vswitchd of {host.label} is still busy after {timeout_s:g} s")
+
+
+def _cpu_s(host: ComputeHost) -> float:
+    """CPU time of ovs-vswitchd, all threads (proc(5), fields 14 and 15 of stat)."""
+    fields = Path(f"/proc/{host.vswitchd_pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def without(addresses: Collection[str], gone: str) -> tuple[str, ...]:

@@ -13,25 +13,27 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import expanded
-from benchmarks.change_lab import AGENTS, EXPANDED, NOBODY, as_remote
+from benchmarks import expanded, preload
+from benchmarks.change_lab import AGENTS, EXPANDED, NOBODY
 from benchmarks.expanded import Allow, Local, Remote
 from mininet_topos.agent_lab import AgentLab, LabPlan, PlacedVm
 from mininet_topos.errors import LabError
 from mininet_topos.lab_source import SourceKind
 from mininet_topos.ovs_host import INTEGRATION_BRIDGE
 from mininet_topos.vm import Vm, VmSpec
-from ondemand.addresses import parse_prefix
+from ondemand.addresses import parse_ip, parse_mac, parse_prefix
 from ondemand.codec import encode_record
 from ondemand.goal_state import compile_goal_state, encode_slices
 from ondemand.publishing import Payloads
 from ondemand.records import Neighbor
 from ondemand.synthetic import neighbor_slices, synthetic_neighbors
 
+#: The other contender, when another port of the VPC is on the host already.
+NEXT: Final = "expanded, next port"
 VPC: Final = "bench"
 UDP: Final = 5000
 VNI: Final = 5001
@@ -48,6 +50,7 @@ _MACS: Final = {"newcomer": "02:00:00:00:00:0a", "peer": "02:00:00:00:00:0b"}
 #: ofports of the VMs in the other contender's bridges.
 _NUMBERS: Final = {"newcomer": 11, "peer": 12}
 _SERVED_S: Final = 60.0
+_PRELOAD_S: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class ProvisionLab(AgentLab):
         self.neighbors = 1
         self.ports = 1
         self._twins: dict[str, Vm] = {}
+        self._own: dict[str, str] = {}
 
     # Set-up ---------------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class ProvisionLab(AgentLab):
             self.vm(who, "newcomer").ip(*known)
 
     def vm(self, who: str, name: str) -> Vm:
-        return self._twins[name] if who == EXPANDED else self.vms[name]
+        return self.vms[name] if who == AGENTS else self._twins[name]
 
     def resize(self, *, neighbors: int, ports: int) -> None:
         """Have so many neighbors in the VPC, and so many ports on h1, the one to come among them.
@@ -143,9 +147,9 @@ class ProvisionLab(AgentLab):
     # Contenders -----------------------------------------------------------------------------------
 
     def appear(self, who: str) -> Appeared:
-        """Let the port appear."""
-        if who == EXPANDED:
-            return self._preload()
+        """Let the port appear; NEXT: after EXPANDED, whose neighbors are there then."""
+        if who != AGENTS:
+            return self._preload(has_neighbors=who == NEXT)
         changed = self._changed(has_newcomer=True)
         with ThreadPoolExecutor(1) as pool:
             start_s = time.monotonic()
@@ -155,10 +159,11 @@ class ProvisionLab(AgentLab):
             return Appeared(start_s, plugged.result() - start_s, made_s, None)
 
     def disappear(self, who: str) -> None:
-        """Have it as it was before."""
-        if who == EXPANDED:
-            self.host(1).vsctl("del-port", expanded.BRIDGE, self._twins["newcomer"].tap)
-            self.host(1).ofctl("del-flows", expanded.BRIDGE, timeout_s=60)
+        """Take the port away again; neighbors that were preloaded stay."""
+        host = self.host(1)
+        if who != AGENTS:
+            host.vsctl("del-port", expanded.BRIDGE, self._twins["newcomer"].tap)
+            expanded.apply({host: expanded.difference(self._own, {})})
             return
         self.vms["newcomer"].unplug()
         self._store.publish(self._changed(has_newcomer=False), replace_all=False)
@@ -166,40 +171,57 @@ class ProvisionLab(AgentLab):
         if not self.agents[1].wait_for_ports(wanted):
             raise LabError("the agent of h1 still serves a port that is gone")
 
+    def clear(self) -> None:
+        """Remove what was preloaded, and wait until the switch is done with that."""
+        self.host(1).ofctl("del-flows", expanded.BRIDGE, timeout_s=60)
+        expanded.wait_until_idle(self.host(1))
+
     def rules(self, who: str) -> int:
         """How many rules h1 has for a contender."""
-        return self.host(1).rule_count(expanded.BRIDGE if who == EXPANDED else INTEGRATION_BRIDGE)
+        return self.host(1).rule_count(INTEGRATION_BRIDGE if who == AGENTS else expanded.BRIDGE)
 
     def _plug(self) -> float:
         self.vms["newcomer"].plug("newcomer")
         return time.monotonic()
 
-    def _preload(self) -> Appeared:
-        """Add the interface; then write the port's rules and all neighbors."""
+    def _preload(self, *, has_neighbors: bool) -> Appeared:
+        """Add the interface; then write the port's rules, and all neighbors unless they are there."""
         host = self.host(1)
         start_s = time.monotonic()
         expanded.plug(self._twins["newcomer"], _NUMBERS["newcomer"])
         interface_s = time.monotonic() - start_s
-        expanded.apply_file(host, self._flow_file)
-        return Appeared(start_s, interface_s, time.monotonic() - start_s, self._flow_count)
+        expanded.apply_file(host, self._port_file)
+        flow_mods = len(self._own)
+        if not has_neighbors:
+            management = host.directory / f"{expanded.BRIDGE}.mgmt"
+            preload.send(management, self._neighbor_file, timeout_s=_PRELOAD_S)
+            flow_mods += self.neighbors + PEERS
+        return Appeared(start_s, interface_s, time.monotonic() - start_s, flow_mods)
 
     @property
-    def _flow_file(self) -> Path:
-        return self.host(1).directory / "preloaded.flows"
+    def _port_file(self) -> Path:
+        return self.host(1).directory / "port.flows"
+
+    @property
+    def _neighbor_file(self) -> Path:
+        return self.host(1).directory / "neighbors.openflow"
 
     def _write_flows(self) -> None:
-        """What ``_preload`` writes: a million lines do not fit well into a list."""
+        """What ``_preload`` writes. The peer is in the middle of all neighbors: nobody knows beforehand whom
+        a VM sends to first, and that is where one drawn by lot is.
+        """
         allows = (Allow("egress"), Allow("ingress"))
-        own = expanded.rules(VNI, [_local("newcomer", _NEWCOMER_IP, allows)], ())
-        tunnel_ip = self.host(2).tunnel_ip
-        peers = (Remote(peer_ip(n), _MACS["peer"], tunnel_ip) for n in range(PEERS))
-        far = (as_remote(one) for one in _far(self.neighbors))
-        rules = chain(own.items(), (expanded.remote_rule(VNI, one) for one in chain(peers, far)))
-        self._flow_count = 0
-        with self._flow_file.open("w") as file:
-            for match, actions in rules:
-                file.write(f"add {match},actions={actions}\n")
-                self._flow_count += 1
+        self._own = expanded.rules(VNI, [_local("newcomer", _NEWCOMER_IP, allows)], ())
+        lines = expanded.difference({}, self._own)
+        self._port_file.write_text("".join(f"{line}\n" for line in lines))
+        far = _far(self.neighbors)
+        before = islice(far, self.neighbors // 2)
+        host = parse_ip(self.host(2).tunnel_ip)
+        peers = (
+            Neighbor(parse_ip(peer_ip(n)), parse_mac(_MACS["peer"]), "near", "peer", host)
+            for n in range(PEERS)
+        )
+        preload.write(self._neighbor_file, VNI, chain(before, peers, far))
 
     # Goal state -----------------------------------------------------------------------------------
 

@@ -43,8 +43,6 @@ class Benchmark:
         return self.quick if quick else self.full
 
 
-_COLD: Final = ("--in-use", "1000", "--repetitions", "3", "--neighbors")
-
 #: In the order in which the suite runs them.
 BENCHMARKS: Final = (
     Benchmark("setup", "setup_rate", "New flows that a controller sets up: latency and rate."),
@@ -52,12 +50,11 @@ BENCHMARKS: Final = (
     Benchmark(
         "cold-start",
         "cold_start",
-        "From the start of an agent to its first new flow served.",
+        "From the start of a host to its first packet, and to full service.",
         needs_root=True,
         full=(
-            (*_COLD, "1000"),
-            (*_COLD, "30000", "--source", "sqlite"),
-            (*_COLD, "1000000"),
+            ("--source", "sqlite"),
+            ("--source", "nats", "--neighbors", "1000,1000000", "--agent-only"),
         ),
         quick=(("--quick", "--source", "sqlite"),),
     ),
@@ -73,9 +70,12 @@ BENCHMARKS: Final = (
         "provision",
         "From a port that appears to its first packet.",
         needs_root=True,
-        full=(("--ports", "1,50", "--repetitions", "5"),),
+        full=(("--neighbors", "1000,100000,1000000"),),
     ),
-    Benchmark("memory", "agent_memory", "What an agent takes, by neighbors there and in use."),
+    Benchmark("memory", "agent_memory", "What an agent takes: neighbors, rules, parked packets."),
+    Benchmark(
+        "traffic", "traffic", "An hour of a host's traffic: packet-ins and rules by idle timeout."
+    ),
     Benchmark("record-decode", "record_decode", "Decoding and checking a record, by library."),
     Benchmark("slice-source", "slice_source", "Questions to an SQLite file and a NATS server."),
 )

@@ -14,6 +14,7 @@ from benchmarks.suite_view_parts import Raw, View, value
 from benchmarks.suite_views_change import change, provision
 from benchmarks.suite_views_host import cold_start, memory
 from benchmarks.suite_views_latency import first_packet, setup
+from benchmarks.suite_views_traffic import traffic
 
 
 def record_decode(results: Sequence[Raw]) -> list[Panel]:
@@ -118,6 +119,7 @@ VIEWS: Final[Mapping[str, View]] = {
     "agent_memory": memory,
     "record_decode": record_decode,
     "slice_source": slice_source,
+    "traffic": traffic,
 }
 
 

@@ -32,7 +32,7 @@ def test_a_new_port_is_served_and_its_rules_do_not_grow_with_the_vpc(
         "source": "sqlite",
     }
     found = {(one["who"], one["ports"], one["neighbors"]): one for one in result["ports"]}
-    assert len(found) == len(result["ports"]) == len(result["summary"]) == 8
+    assert len(found) == len(result["ports"]) == len(result["summary"]) == 12
     for one in found.values():
         assert one["served_ms"] > 0
         assert one["interface_ms"] > 0
@@ -41,6 +41,9 @@ def test_a_new_port_is_served_and_its_rules_do_not_grow_with_the_vpc(
         # One for each neighbor and each address of the peer; six are the port's, one the tunnel's.
         assert [few["flow_mods"], many["flow_mods"]] == [n + PEERS + 7 for n in (100, 2000)]
         assert [few["rules"], many["rules"]] == [few["flow_mods"], many["flow_mods"]]
+        few, many = (found[provision.NEXT, ports, n] for n in (100, 2000))
+        assert few["flow_mods"] == many["flow_mods"] == 7
+        assert [few["rules"], many["rules"]] == [n + PEERS + 7 for n in (100, 2000)]
         few, many = (found[provision.AGENTS, ports, n] for n in (100, 2000))
         assert few["flow_mods"] is many["flow_mods"] is None
         # Rules of the VPC's addresses are those that traffic asked for, at most one more each time.

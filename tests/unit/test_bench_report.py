@@ -124,16 +124,36 @@ def first_packet_result(*, faults=()):
 
 
 def cold_start_result(neighbors):
-    start = {"served_s": 0.5, "rss_mib": 60.0}
+    start = {
+        "served_s": 0.5,
+        "full_s": None,
+        "rss_mib": 60.0,
+        "switch_rss_mib": 24.0,
+        "switch_before_mib": 21.0,
+        "rules": 2_084,
+    }
+    modes = {"boot": {"full_s": 1.0}, "saved": {}, "fresh": {}}
     return {
-        "parameters": {"neighbors": neighbors, "repetitions": 2},
+        "parameters": {"neighbors": [neighbors], "repetitions": 2},
         "sources": [
             {
                 "source": kind,
-                "starts": [start | {"mode": m} for m in ("saved", "fresh", "boot")] * 2,
+                "neighbors": neighbors,
+                "starts": [start | {"mode": mode} | more for mode, more in modes.items()] * 2,
             }
             for kind in ("sqlite", "nats")
         ],
+        "expanded": [
+            {
+                "neighbors": neighbors,
+                "served_s": 0.02,
+                "full_s": neighbors / 1e5,
+                "switch_rss_mib": 20.0 + neighbors / 1e3,
+                "switch_before_mib": 20.0,
+                "rules": neighbors,
+            }
+        ],
+        "left_out": [],
     }
 
 
@@ -243,7 +263,7 @@ def test_every_picture_has_all_contenders_and_both_axes_with_units():
     found = everything()
     pictures = list(parsed(render(found)).iter(f"{SVG}svg"))
     panels = [one for part in found.benchmarks for one in part.panels]
-    assert len(pictures) == len(panels) == 10
+    assert len(pictures) == len(panels) == 12
     for picture, drawn in zip(pictures, panels, strict=True):
         words = words_of(picture)
         assert drawn.x_label in words

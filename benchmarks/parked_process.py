@@ -1,0 +1,128 @@
+"""The agent as in ``agent_process``, with a source that does not answer for neighbors: packets wait.
+
+Its waiting room is as large as asked for, and no bound on packet-ins, nor the time that a packet may wait, comes
+before it. How many wait is written to a file ten times a second, so that their memory can be read meanwhile.
+
+    python -m benchmarks.parked_process --port PORT --store FILE --ports N --room N --status FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks import vpc
+from benchmarks.agent_process import DATAPATH_ID, IDLE_S, TUNNEL_PORT
+from controller_app.agent import Agent
+from controller_app.hot_listener import install
+from controller_app.ovsdb_ports import InterfacesTold, PortSeen, TunnelSeen
+from controller_app.run import GC_THRESHOLDS
+from controller_app.sqlite_store import SqliteStore
+from ondemand.addresses import parse_ip
+from ondemand.engine import Engine
+from ondemand.settings import Settings
+from ondemand.slices import Lookup, SliceKind, kind_of
+
+#: Packet-ins that may come at once, and how long each may wait: more than is sent here.
+NO_BOUND: Final = 10_000_000
+WAIT_S: Final = 60.0
+STATUS_S: Final = 0.1
+
+
+class SilentStore(SqliteStore):
+    """Is asked as over a network, and says nothing about neighbors."""
+
+    is_local = False
+
+    def get(self, name: str, key: str) -> Lookup:
+        if kind_of(name) is SliceKind.NEIGHBORS:
+            # Of the thread that asks, a daemon: it ends with the process.
+            threading.Event().wait()
+        return super().get(name, key)
+
+
+def settings(room: int) -> Settings:
+    return Settings(
+        max_parked=room,
+        max_parked_per_port=room,
+        park_s=WAIT_S,
+        meter_rate=0,
+        admission_rate=NO_BOUND,
+        admission_burst=NO_BOUND,
+        flood_rate=NO_BOUND,
+        flood_burst=NO_BOUND,
+        quarantine_max_s=0,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parked_process")
+    parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
+    parser.add_argument("--store", type=Path, required=True, help="slice store (benchmarks.vpc)")
+    parser.add_argument("--ports", type=int, required=True, help="local ports that are plugged in")
+    parser.add_argument("--room", type=int, required=True, help="packets that may wait")
+    parser.add_argument("--status", type=Path, required=True, help="the agent's counters")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    stop = threading.Event()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
+
+    # Imported as late as the agent's own command does it: os-ken reads its options at import.
+    from os_ken import cfg  # noqa: PLC0415
+    from os_ken.base.app_manager import AppManager  # noqa: PLC0415
+    from os_ken.ofproto import ofproto_protocol, ofproto_v1_3  # noqa: PLC0415
+
+    importlib.import_module("controller_app.app")
+    cfg.CONF([], project="ondemand", default_config_files=[])
+    manager = AppManager.get_instance()
+    manager.load_apps(["os_ken.controller.ofp_handler"])
+    cfg.CONF.set_override("ofp_listen_host", "127.0.0.1")
+    cfg.CONF.set_override("ofp_tcp_listen_port", options.port)
+    ofproto_protocol.set_app_supported_versions([ofproto_v1_3.OFP_VERSION])
+
+    engine = Engine(
+        host=vpc.HOST,
+        tunnel_ip=parse_ip(vpc.TUNNEL_IP),
+        settings=settings(options.room),
+        round_number=1,
+        first_epoch=1,
+    )
+    agent = Agent(engine, SilentStore(options.store))
+    agent.serve_switch(DATAPATH_ID)
+    agent.post(TunnelSeen("vxlan0", TUNNEL_PORT))
+    for number in range(1, options.ports + 1):
+        agent.post(PortSeen(vpc.port_id(number), f"tap{number}", number, None))
+    agent.post(InterfacesTold("br-int"))
+    install(agent)
+    manager.instantiate_apps(**manager.create_contexts())
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    spare = options.status.with_suffix(".new")
+    told_s = 0.0
+    while not stop.wait(IDLE_S):
+        agent.idle()
+        if time.monotonic() - told_s >= STATUS_S:
+            told_s = time.monotonic()
+            spare.write_text(json.dumps(agent.status()))
+            spare.replace(options.status)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    # os-ken's threads are no daemons; only the end of the process ends them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
