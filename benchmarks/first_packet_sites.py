@@ -39,6 +39,7 @@ IPS: Final = {"a": "10.0.1.10", "b": "10.0.1.11", "c": "10.0.1.12"}
 PATHS: Final = {"local": "b", "remote": "c"}
 VNI: Final = 5001
 VERDICTS: Final = ("table=30", "table=80")
+LOCATIONS: Final = ("table=40",)
 _READY_S: Final = 30.0
 
 
@@ -135,15 +136,26 @@ def wait_for(what: str, condition: Callable[[], bool], *processes: Background) -
 class OnDemandSite:
     """A site whose hosts each run the agent."""
 
-    def __init__(self, fabric: Fabric, site: Site, *, rules: int, match: str) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        site: Site,
+        *,
+        rules: int,
+        match: str,
+        protocol: str = "udp",
+        settings: str = "",
+    ) -> None:
+        """``settings``: further lines of the agents' configuration, those of its table [rules] first."""
         self.site = site
         self._match = match
-        self._directory: Path = fabric.run.directory
-        self._store = self._directory / "slices.db"
+        self._settings = settings
+        # Without policy no verdict is asked for.
+        self._miss_tables = VERDICTS if rules else LOCATIONS
+        self._store: Path = fabric.run.directory / f"slices-{site.name}.db"
         with SqliteStore(self._store, writer=True) as store:
-            store.publish(
-                encode_slices(compile_goal_state(goal_state(site, rules))), replace_all=True
-            )
+            state = compile_goal_state(goal_state(site, rules, protocol))
+            store.publish(encode_slices(state), replace_all=True)
         self._agents: list[Background] = []
         self.start_agents()
         site.plug()
@@ -185,8 +197,12 @@ class OnDemandSite:
             for line in host.dump_flows(match=table)
         )
 
+    @property
+    def agent_pids(self) -> list[int]:
+        return [agent.pid for agent in self._agents]
+
     def agent_rss_mib(self) -> list[float]:
-        return [round(rss_mib(agent.pid), 1) for agent in self._agents]
+        return [round(rss_mib(pid), 1) for pid in self.agent_pids]
 
     def dump(self) -> dict[str, list[str]]:
         """All rules but those that ask a controller, without counters and timeouts."""
@@ -206,7 +222,7 @@ class OnDemandSite:
             wait_for(
                 f"{host.label} has the rules of {ports} ports",
                 lambda host=host, ports=ports: all(  # type: ignore[misc]
-                    _misses(host, table) == ports for table in VERDICTS
+                    _misses(host, table) == ports for table in self._miss_tables
                 ),
                 *self._agents,
             )
@@ -222,11 +238,11 @@ datapath_type = "netdev"
 controller = "tcp:127.0.0.1:6653"
 [source]
 file = "{self._store}"
-[rules]
-match = "{self._match}"
 [state]
 holdings_file = "{host.directory}/agent.holdings"
-"""
+[rules]
+match = "{self._match}"
+{self._settings}"""
 
 
 def _misses(host: ComputeHost, table: str) -> int:
@@ -283,12 +299,15 @@ def run_learning(site: Site, command: Callable[[int, Path], list[str]]) -> list[
     return apps
 
 
-def goal_state(site: Site, rules: int) -> dict[str, Any]:
-    """One subnet, one security group of ``rules`` rules that allow its members all of UDP."""
+def goal_state(site: Site, rules: int, protocol: str = "udp") -> dict[str, Any]:
+    """One subnet, one security group of ``rules`` rules that allow its members all of a protocol.
+
+    With 0 rules the ports have no port security: no policy, and no conntrack.
+    """
     group = [
         {
             "direction": direction,
-            "protocol": "udp",
+            "protocol": protocol,
             "ports": f"{1 + number * 65_535 // half}-{(number + 1) * 65_535 // half}",
             "remote_group": "members",
         }
@@ -309,8 +328,8 @@ def goal_state(site: Site, rules: int) -> dict[str, Any]:
                         "subnet": "net",
                         "mac": MACS[name],
                         "fixed_ips": [IPS[name]],
-                        "security_groups": ["members"],
                     }
+                    | ({"security_groups": ["members"]} if rules else {"port_security": False})
                     for name in NAMES
                 ],
             }

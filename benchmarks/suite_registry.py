@@ -48,6 +48,12 @@ BENCHMARKS: Final = (
     Benchmark("setup", "setup_rate", "New flows that a controller sets up: latency and rate."),
     Benchmark("first-packet", "first_packet", "First packets from VM to VM.", needs_root=True),
     Benchmark(
+        "tcp-crr",
+        "tcp_crr",
+        "TCP connections a second and throughput, from VM to VM.",
+        needs_root=True,
+    ),
+    Benchmark(
         "cold-start",
         "cold_start",
         "From the start of a host to its first packet, and to full service.",

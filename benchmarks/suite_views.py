@@ -14,6 +14,7 @@ from benchmarks.suite_view_parts import Raw, View, value
 from benchmarks.suite_views_change import change, provision
 from benchmarks.suite_views_host import cold_start, memory
 from benchmarks.suite_views_latency import first_packet, setup
+from benchmarks.suite_views_tcp import tcp_crr
 from benchmarks.suite_views_traffic import traffic
 
 
@@ -119,6 +120,7 @@ VIEWS: Final[Mapping[str, View]] = {
     "agent_memory": memory,
     "record_decode": record_decode,
     "slice_source": slice_source,
+    "tcp_crr": tcp_crr,
     "traffic": traffic,
 }
 

@@ -50,6 +50,12 @@ def _rates(result: Raw, path: str) -> Panel:
         )
         for who in dict.fromkeys(one["who"] for one in result["results"] if one["path"] == path)
     ]
+    metered = "".join(
+        f" The meter of the port, which protects an agent, dropped {one['over_meter']:,} of "
+        f"{one['packet_ins']:,} packet-ins of {_NAMES.get(who, who)}, {count} at once."
+        for (who, count), one in found.items()
+        if one["over_meter"]
+    )
     bound = ", ".join(f"{one['rate_per_s']['median']:,.0f}" for one in ends)
     return Panel(
         title=f"Connect, request, close: {_PATHS[path]}",
@@ -69,7 +75,7 @@ def _rates(result: Raw, path: str) -> Panel:
         unsupported=_faults(result, path, is_iperf=False),
         note=(
             "64 bytes there and 64 back; the server closes first. Client and server without a switch between "
-            f"them, on one core in one namespace, do {bound or '?'} a second with {parallel[0]} at once."
+            f"them, on one core in one namespace, do {bound or '?'} a second with {parallel[0]} at once.{metered}"
         ),
     )
 
