@@ -110,6 +110,12 @@ def _known(
     help="Measure nothing: render the report of this results.json.",
 )
 @click.option(
+    "--plots",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="With --report: write the plots that README shows into FOLDER, as SVG files.",
+)
+@click.option(
     "--only", multiple=True, callback=_known, metavar="NAME", help="Of the suite, only this one."
 )
 @click.option(
@@ -123,6 +129,7 @@ def command(
     json_file: Path | None,
     output: Path | None,
     results: Path | None,
+    plots: Path | None,
     only: list[Benchmark],
     without: list[Benchmark],
 ) -> None:
@@ -141,7 +148,7 @@ def command(
       sudo ondemand bench --quick --without cold-start
       sudo ondemand bench first-packet --rounds 10 --json first.json
       ondemand bench setup --quick --rules 10
-      ondemand bench --report results.json -o report.html
+      ondemand bench --report results.json -o report.html --plots .
 
     Exit code: 0 measured, 1 some figures are not comparable, 2 error or some could not be measured, 130
     interrupted.
@@ -153,8 +160,10 @@ def command(
             raise click.UsageError(
                 "--report measures nothing; it goes with --output alone", context
             )
-        _render(results, output or Path("report.html"))
+        _render(results, output or Path("report.html"), plots)
         return
+    if plots is not None:
+        raise click.UsageError("--plots goes with --report", context)
     chosen = [one for one in only or BENCHMARKS if one not in without]
     if not chosen:
         raise click.UsageError("--only and --without leave no benchmark", context)
@@ -193,7 +202,8 @@ def _run_suite(chosen: Sequence[Benchmark], *, quick: bool, json_file: Path, out
     return 1 if "not comparable" in statuses else 0
 
 
-def _render(source: Path, target: Path) -> None:
+def _render(source: Path, target: Path, plots: Path | None = None) -> None:
+    from benchmarks import report_pictures  # noqa: PLC0415
     from benchmarks.report import render  # noqa: PLC0415
     from benchmarks.suite_results import ResultsError, read  # noqa: PLC0415
 
@@ -206,6 +216,13 @@ def _render(source: Path, target: Path) -> None:
     except OSError as error:
         raise CommandError(f"{target} cannot be written: {error.strerror}") from error
     click.echo(f"report: {target}", err=True)
+    if plots is None:
+        return
+    try:
+        report_pictures.write(found, plots)
+    except (report_pictures.NoPictureError, OSError) as error:
+        raise CommandError(str(error)) from error
+    click.echo(f"plots: {plots}", err=True)
 
 
 __all__ = ["command", "run_one"]
