@@ -16,6 +16,7 @@ from urllib.parse import ParseResult
 import nats.errors
 from nats.aio.client import Client, Srv
 from nats.aio.transport import TcpTransport
+from nats.protocol.command import pub_cmd
 
 _BUFFER_BYTES: Final = 1 << 18
 
@@ -60,6 +61,21 @@ class NatsClient(Client):
     @property
     def ssl_context(self) -> ssl.SSLContext:
         return super().ssl_context if self._make_tls is None else self._make_tls()
+
+    def publish_now(self, subject: str, reply: str) -> None:
+        """Send a message without body, and before it all that waits to be sent.
+
+        ``publish`` leaves the sending to another task, a turn of the loop later. This does not wait for
+        a server that takes nothing, so the number of such messages must be bounded by who sends them.
+        """
+        command = pub_cmd(subject, reply, b"")
+        self.stats["out_msgs"] += 1
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if self.is_connected:
+            waiting, self._pending = self._pending, []
+            self._pending_data_size = 0
+            self._transport.writelines(waiting)  # type: ignore[union-attr]
 
     async def _connect_to_server(self, s: Srv) -> None:
         if isinstance(self._transport, NatsTransport):

@@ -34,6 +34,7 @@ from controller_app.nats_faults import (
 )
 from controller_app.nats_login import INBOX, login_options, tls_context
 from controller_app.nats_options import NatsAddress, NatsOptions
+from controller_app.nats_questions import Outcome, Questions
 from ondemand.slices import SourceError
 
 LOG = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ _CONNECT_S = 2
 _CLOSE_S = 1
 _CANCEL_S = 0.05
 _CANCEL_ROUNDS = 100
+#: Status of the answer that the server gives when nobody listens.
+_NOBODY = "503"
 
 
 class NatsLink:
@@ -74,19 +77,16 @@ class NatsLink:
         self._connected = asyncio.Event()
         self._fault = UNKNOWN
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Questions on their way, each with its subject.
-        self._requests: dict[asyncio.Task[Msg], str] = {}
-        #: Questions that the server let fall, and subjects of subscriptions, in lower case.
-        self._refused: dict[asyncio.Task[Msg], Refusal] = {}
+        #: Those that wait for an answer; None before there is a connection.
+        self.questions: Questions | None = None
+        #: Subjects of subscriptions that the server let fall, in lower case.
         self._unheard: dict[str, Refusal] = {}
 
     # For other threads
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What the coroutine returns or raises; SourceError when this link is closed."""
-        if threading.current_thread() is self._thread:
-            # A wait here would be for itself, for ever.
-            raise RuntimeError("a receiver of slices called the source from inside the call")
+        self.check_may_wait()
         loop = self._started()
         coroutine = make()
         try:
@@ -113,6 +113,11 @@ class NatsLink:
 
     def is_own_thread(self) -> bool:
         return threading.current_thread() is self._thread
+
+    def check_may_wait(self) -> None:
+        """Raise RuntimeError on the thread of the link, where a wait would be for itself, for ever."""
+        if self.is_own_thread():
+            raise RuntimeError("a receiver of slices called the source from inside the call")
 
     def check_open(self) -> None:
         if self._closed:
@@ -200,36 +205,36 @@ class NatsLink:
     ) -> Msg:
         """The answer of the server; SourceError when it does not come."""
         client = await self.ready()
-        asked = client.request(
-            subject, payload, self.options.timeout_s, headers=dict(headers) if headers else None
-        )
-        task = asyncio.create_task(asked)
-        self._requests[task] = subject
+        questions = self.questions
+        if questions is None:
+            raise self.lost_error()
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        reply = questions.add(subject, partial(_settle, answer))
         try:
-            return await task
-        except asyncio.CancelledError:
-            if task in self._refused:
-                raise self._refused[task].error(self.address.title, subject) from None
-            if task in self._requests:
-                task.cancel()
-                raise
-            # The connection ended, and with it the hope for an answer.
-            raise self.lost_error() from None
-        except nats.errors.NoRespondersError:
-            raise StreamMissingError(
-                f"{self.address.title}: nobody answers to {subject!r}; start the server with"
-                " JetStream (nats-server -js), or enough servers of the cluster"
-            ) from None
-        except nats.errors.TimeoutError:
-            raise self._no_answer(subject) from None
+            if payload or headers:
+                await client.publish(subject, payload, reply, dict(headers) if headers else None)
+            else:
+                client.publish_now(subject, reply)
+            async with asyncio.timeout(self.options.timeout_s):
+                outcome = await answer
+        except TimeoutError:
+            raise self.no_answer(subject) from None
         except (nats.errors.Error, OSError) as error:
             self._fault = fault_of(error)
             raise self.lost_error() from None
         finally:
-            self._requests.pop(task, None)
-            self._refused.pop(task, None)
+            questions.drop((reply,))
+        if isinstance(outcome, SourceError):
+            raise outcome
+        if (outcome.headers or {}).get("Status") == _NOBODY:
+            raise StreamMissingError(
+                f"{self.address.title}: nobody answers to {subject!r}; start the server with"
+                " JetStream (nats-server -js), or enough servers of the cluster"
+            )
+        return outcome
 
-    def _no_answer(self, subject: str) -> SourceError:
+    def no_answer(self, subject: str) -> SourceError:
+        """Why nothing came to a question in time."""
         for heard, refusal in self._unheard.items():
             if heard.startswith(INBOX.lower()):
                 return refusal.error(self.address.title, heard)
@@ -330,6 +335,8 @@ class NatsLink:
                 max_outstanding_pings=2,
                 **options,
             )
+            self.questions = Questions(client)
+            await self.questions.listen()
         except (OSError, ValueError, ImportError, nats.errors.Error) as error:
             # A file that is not there, say. Whoever asks next tries again.
             self._fault = fault_of(error)
@@ -360,17 +367,16 @@ class NatsLink:
         if refusal.is_subscription:
             self._unheard[refusal.subject] = refusal
             return
-        for task, subject in tuple(self._requests.items()):
-            if subject.lower() == refusal.subject:
-                self._refused[task] = refusal
-                task.cancel()
+        if self.questions is not None:
+            title = self.address.title
+            self.questions.refuse(refusal.subject, partial(refusal.error, title))
 
     async def _lost(self) -> None:
         self._connected.clear()
         self._unheard.clear()
-        requests, self._requests = self._requests, {}
-        for task in requests:
-            task.cancel()
+        if self.questions is not None:
+            # The connection ended, and with it the hope for an answer.
+            self.questions.fail(self.lost_error())
         self._tell()
 
     async def _back(self) -> None:
@@ -389,3 +395,9 @@ class NatsLink:
         options = self.options
         pause = min(options.retry_min_s * 2 ** min(server.reconnects, 10), options.retry_max_s)
         return server, pause * random.uniform(0.5, 1.0)
+
+
+def _settle(answer: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    # It may be given up in the same turn of the loop.
+    if not answer.done():
+        answer.set_result(outcome)

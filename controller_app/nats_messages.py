@@ -7,7 +7,9 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+
+from nats.aio.msg import Msg
 
 from controller_app.nats_commit import FORMAT, CommitError, StoreInfo, decode_store
 from controller_app.nats_faults import NotPermittedError, StreamMissingError
@@ -95,7 +97,11 @@ class NatsMessages:
         The subject that is read is a part of the one that is asked, so that the server can say who may
         read what.
         """
-        return await self._read(f"{self._direct}.{subject}", {"last_by_subj": subject}, b"")
+        return await self._read(self.question(subject), {"last_by_subj": subject}, b"")
+
+    def question(self, subject: str) -> str:
+        """The subject that asks for the last message of another one."""
+        return f"{self._direct}.{subject}"
 
     async def next(self, subject: str, after: int) -> Stored | None:
         """The message of a subject that follows a place in the stream.
@@ -118,24 +124,30 @@ class NatsMessages:
                 return await self.read_leader(place)
             except NotPermittedError:
                 return Stored(0, b"")
-        except NotPermittedError:
+        except SourceError as error:
+            await self._explain(error)
             raise
-        except SourceError:
-            if self._link.is_connected:
-                # The server does not answer for a stream that it does not have: say that.
-                await self.require_stream()
-            raise
-        headers = answer.headers or {}
-        sequence = headers.get("Nats-Sequence", "")
-        if sequence.isdigit():
-            return Stored(int(sequence), answer.data)
-        status = headers.get("Status", "")
+        stored = stored_in(answer)
+        if stored is not None:
+            return stored
+        status = (answer.headers or {}).get("Status", "")
         if status == "404":
             return None
         raise SourceError(
             f"{self._link.address.title} cannot be read (status {status or 'unknown'}):"
             " see the log of the server"
         )
+
+    async def unanswered(self, question: str) -> NoReturn:
+        """Raise what ``last`` raises when nothing came in time to what ``question`` gave."""
+        error = self._link.no_answer(question)
+        await self._explain(error)
+        raise error
+
+    async def _explain(self, error: SourceError) -> None:
+        """Raise what is known better; the server does not answer for a stream that it does not have."""
+        if self._link.is_connected and not isinstance(error, NotPermittedError):
+            await self.require_stream()
 
     async def freshest(self, subject: str) -> Stored | None:
         """As ``last``, where a replica that lags behind would be taken for a store that went back.
@@ -193,6 +205,12 @@ class NatsMessages:
                 f"{link.address.title} cannot hold slices, because {problem}: give another name, or"
                 " change it"
             )
+
+
+def stored_in(answer: Msg) -> Stored | None:
+    """The message that an answer to a direct get holds, None when it says why there is none."""
+    sequence = (answer.headers or {}).get("Nats-Sequence", "")
+    return Stored(int(sequence), answer.data) if sequence.isdigit() else None
 
 
 def api_error(link: NatsLink, answer: Mapping[str, Any]) -> SourceError:

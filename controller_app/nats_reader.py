@@ -257,5 +257,10 @@ class NatsReader:
     async def _verify(self) -> None:
         """Once for each connection, see that there is a store that this release can read."""
         await self._link.ready()
-        if self._is_founded and self._checked != self._link.generation:
+        if not self.is_verified:
             await self.store()
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether that was seen on the connection that there is now."""
+        return not self._is_founded or self._checked == self._link.generation

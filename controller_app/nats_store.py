@@ -16,6 +16,7 @@ from controller_app.nats_link import NatsLink
 from controller_app.nats_messages import StoreEmptyError
 from controller_app.nats_options import NatsAddress, NatsOptions
 from controller_app.nats_reader import NatsReader
+from controller_app.nats_records import NatsRecords
 from controller_app.nats_watch import NatsWatch
 from controller_app.nats_writer import NatsWriter
 from controller_app.sqlite_store import SliceSummary
@@ -50,6 +51,7 @@ class NatsStore:
         """``clock_ms``: milliseconds since 1970, from which a new store and new slices count."""
         self._link = NatsLink(address, options or NatsOptions())
         self._reader = NatsReader(self._link)
+        self._records = NatsRecords(self._link, self._reader)
         self._writer = NatsWriter(self._link, clock_ms) if writer else None
         self._watches: set[NatsWatch] = set()
 
@@ -83,11 +85,11 @@ class NatsStore:
         return self._link.call(self._reader.store).identity
 
     def get(self, name: str, key: str) -> Lookup:
-        return self._link.call(lambda: self._reader.get(name, key))
+        return self._records.get_many([(name, key)])[0]
 
     def get_many(self, places: Sequence[tuple[str, str]]) -> list[Lookup]:
         """As ``SliceSource.get_many``; records of one slice are as of one moment."""
-        return self._link.call(lambda: self._reader.get_many(places))
+        return self._records.get_many(places)
 
     def snapshot(self, name: str) -> Snapshot:
         return self._link.call(lambda: self._reader.snapshot(name))

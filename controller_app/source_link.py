@@ -2,7 +2,8 @@
 
 Requests are kept until they are answered: while the source is away they wait, in order, and are tried
 again with growing pauses. So a follow is never lost, and the engine knows nothing of retries. Those for
-a slice that cannot be read while others can are put aside, and hold up nobody else.
+a slice that cannot be read while others can are put aside, and hold up nobody else. Records that wait one
+behind the other are asked for together.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ LOG = logging.getLogger(__name__)
 #: Seconds between attempts while the source does not answer: the first pause and the longest.
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
+#: As many records are asked for together; more would keep the first one waiting for the last.
+FETCHES_TOGETHER: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class SourceLink:
         self._closing = threading.Event()
         self._error: str | None = None
         self._identity = identity
-        # Both of the link's thread.
+        # These are of the link's thread.
+        self._left: SourceRequest | None = None
         self._aside = RequestsAside() if aside is None else aside
         self._slice_log = SliceLog(Warner(LOG) if warn is None else warn)
         self._watch = source.watch(deliver, identity)
@@ -134,13 +138,48 @@ class SourceLink:
             name = self._aside.due(time.monotonic())
             if name is not None:
                 self._try_again(name)
-            try:
-                request = self._requests.get(timeout=self._aside.wait_s(time.monotonic()))
-            except queue.Empty:
-                continue
+            request, self._left = self._left, None
+            if request is None:
+                try:
+                    request = self._requests.get(timeout=self._aside.wait_s(time.monotonic()))
+                except queue.Empty:
+                    continue
             if request is None:
                 return
-            self._take(request)
+            requests = self._with_fetches_behind(request)
+            if not self._answer_together(requests):
+                for one in requests:
+                    self._take(one)
+
+    def _with_fetches_behind(self, request: SourceRequest) -> list[SourceRequest]:
+        """A request, and when it is a fetch, those that wait behind it with nothing else between."""
+        requests = [request]
+        while isinstance(requests[-1], Fetch) and len(requests) < FETCHES_TOGETHER:
+            try:
+                behind = self._requests.get_nowait()
+            except queue.Empty:
+                break
+            if not isinstance(behind, Fetch):
+                # None wakes up who is to end, and that he sees without it.
+                self._left = behind
+                break
+            requests.append(behind)
+        return requests
+
+    def _answer_together(self, requests: Sequence[SourceRequest]) -> bool:
+        """Answer several fetches, unless something is the matter, which each of them finds alone."""
+        fetches = [one for one in requests if isinstance(one, Fetch)]
+        if len(fetches) < 2 or any(map(self._aside.goes_behind, fetches)):
+            return False
+        try:
+            self._identify()
+            found = self._get_many(fetches)
+        except SourceError:
+            return False
+        for lookup in found:
+            self._deliver(lookup)
+        self._back()
+        return True
 
     def _take(self, request: SourceRequest) -> None:
         name = request.slice

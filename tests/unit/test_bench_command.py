@@ -60,7 +60,7 @@ def test_a_benchmark_is_found_by_its_name_and_by_its_module():
     [
         ("first-pocket", "did you mean 'first-packet'"),
         ("setup-rate", "did you mean 'setup_rate'"),
-        ("zzz", "there are setup, first-packet, cold-start"),
+        ("zzz", "there are setup, first-packet, tcp-crr, cold-start"),
     ],
 )
 def test_an_unknown_name_gets_a_hint(name, words):

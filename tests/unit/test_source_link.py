@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from controller_app.requests_aside import RequestsAside
-from controller_app.source_link import Answer, SourceLink, StoreIs
+from controller_app.source_link import FETCHES_TOGETHER, Answer, SourceLink, StoreIs
 from ondemand.messages import Fetch, Follow, Forget, Heal
 from ondemand.slices import (
     Delta,
@@ -307,6 +307,105 @@ def test_it_is_logged_as_a_warning_unless_somebody_else_takes_it(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "a is refused: allow it; until slice 'vpc/a' can be read" in record.message
+
+
+class TestTogether:
+    """Records that wait one behind the other while something else is answered."""
+
+    @pytest.fixture
+    def held(self, site: Site) -> Iterator[threading.Event]:
+        """The link's thread is kept busy with a snapshot until this is set."""
+        go, snapshot = threading.Event(), site.source.snapshot
+
+        def wait(name: str) -> Snapshot:
+            go.wait(PATIENCE_S)
+            return snapshot(name)
+
+        site.source.snapshot = wait  # type: ignore[method-assign]
+        site.link.ask(Follow(C, None))
+        yield go
+        go.set()
+
+    @pytest.fixture
+    def batches(self, site: Site) -> list[int]:
+        """How many records were asked for together, each time."""
+        sizes: list[int] = []
+        get_many = site.source.get_many
+
+        def told(places: Sequence[tuple[str, str]]) -> list[Lookup]:
+            sizes.append(len(places))
+            return get_many(places)
+
+        site.source.get_many = told  # type: ignore[method-assign]
+        return sizes
+
+    def test_they_are_asked_for_together_up_to_a_bound(
+        self, site: Site, held: threading.Event, batches: list[int]
+    ) -> None:
+        keys = [str(number) for number in range(FETCHES_TOGETHER + 5)]
+        for key in keys:
+            site.link.ask(Fetch(A, key))
+        held.set()
+        site.until(lambda: len(site.keys(A)) == len(keys))
+        assert site.keys(A) == keys
+        assert batches == [FETCHES_TOGETHER, 5]
+
+    def test_what_is_between_them_keeps_its_place(
+        self, site: Site, held: threading.Event, batches: list[int]
+    ) -> None:
+        asked = (Fetch(A, "1"), Fetch(B, "1"), Heal(A, 0), Fetch(A, "2"), Forget(B), Fetch(B, "2"))
+        for request in asked:
+            site.link.ask(request)
+        held.set()
+        site.until(lambda: site.keys(B) == ["1", "2"])
+        kinds = [type(one) for one in site.answers if getattr(one, "slice", None) == A]
+        assert kinds == [Lookup, Delta, Lookup]
+        assert batches == [2]
+
+    def test_a_refused_slice_among_them_holds_up_no_other(
+        self, site: Site, held: threading.Event
+    ) -> None:
+        site.source.refused[B] = "b is refused: allow it"
+        for name, key in ((A, "1"), (B, "1"), (A, "2"), (B, "2"), (C, "1")):
+            site.link.ask(Fetch(name, key))
+        held.set()
+        site.until(lambda: site.keys(C))
+        assert site.keys(A) == ["1", "2"]
+        assert site.states() == []
+        # And those that come while it waits aside go behind it.
+        site.link.ask(Fetch(A, "3"))
+        site.link.ask(Fetch(B, "3"))
+        site.until(lambda: site.keys(A) == ["1", "2", "3"])
+        del site.source.refused[B]
+        site.until(lambda: site.keys(B) == ["1", "2", "3"])
+        assert len(site.warnings) == 1
+
+    def test_a_lost_store_is_told_and_all_are_answered_when_it_is_back(
+        self, site: Site, held: threading.Event
+    ) -> None:
+        for key in ("1", "2", "3"):
+            site.link.ask(Fetch(A, key))
+        site.until(lambda: site.answers)
+        held.set()
+        site.until(lambda: any(isinstance(one, Snapshot) for one in site.answers))
+        site.source.lost = "the store is gone: bring it back"
+        for key in ("4", "5"):
+            site.link.ask(Fetch(A, key))
+        site.until(lambda: site.states() == ["the store is gone: bring it back"])
+        site.source.lost = None
+        site.until(lambda: site.keys(A) == ["1", "2", "3", "4", "5"])
+        assert site.states() == ["the store is gone: bring it back", None]
+
+    def test_a_link_ends_with_fetches_that_wait(self, held: threading.Event, site: Site) -> None:
+        for key in ("1", "2"):
+            site.link.ask(Fetch(A, key))
+        closing = threading.Thread(target=site.link.close)
+        closing.start()
+        site.until(site.link._closing.is_set)
+        held.set()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive()
+        assert site.keys(A) == []
 
 
 class TestAtOnce:
