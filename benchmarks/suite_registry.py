@@ -84,7 +84,6 @@ BENCHMARKS: Final = (
     ),
     Benchmark("record-decode", "record_decode", "Decoding and checking a record, by library."),
     Benchmark("slice-source", "slice_source", "Questions to an SQLite file and a NATS server."),
-    Benchmark("slice-get", "slice_get", "Where the time of one record from a NATS server goes."),
 )
 
 
