@@ -1,7 +1,8 @@
 """The agent as a process of its own, without OVSDB: what a port's arrival would tell comes as options.
 
 All else is what ``ondemand run`` runs: the engine, the slice store, os-ken with the hot connection,
-and the collector's settings.
+and the collector's settings. With ``--dispatch stock`` os-ken's own way to an app takes the place of the
+hot connection (``stock_dispatch``).
 
     python -m benchmarks.agent_process --port PORT --store FILE --ports N
 """
@@ -46,6 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="also load what the agent needs for OVSDB, for its memory",
     )
+    parser.add_argument(
+        "--dispatch",
+        choices=("hot", "stock"),
+        default="hot",
+        help="who hands messages over: the hot connection, or os-ken's event queue (hot)",
+    )
     parser.add_argument("--status", type=Path, help="write the agent's counters here at the end")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -80,8 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
     for number in range(1, options.ports + 1):
         agent.post(PortSeen(vpc.port_id(number), f"tap{number}", number, None))
     agent.post(InterfacesTold("br-int"))
-    install(agent)
-    manager.instantiate_apps(**manager.create_contexts())
+    if options.dispatch == "stock":
+        manager.load_apps(["benchmarks.stock_dispatch"])
+    else:
+        install(agent)
+    manager.instantiate_apps(agent=agent, **manager.create_contexts())
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

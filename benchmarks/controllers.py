@@ -26,7 +26,8 @@ class Contender:
     Attributes:
         name: as the table shows it.
         plan: which of the run's flow plans.
-        expect: what its answers must be (``native/fake_switch.c``).
+        expect: what its answers must be: "service", "connection", "location" or "exact"
+            (``native/fake_switch.c``).
         command: from a free TCP port and a directory for its files to its command line.
         table_size: rules that the fake switch holds before it reports the oldest as removed; 0: all.
         thinks: its rules are meant for a switch, so that a sample of them is decoded and looked at.
@@ -72,13 +73,18 @@ def null_responder(ports: int, plan: Path) -> Callable[[int, Path], list[str]]:
 
 
 def agent(
-    store: Path, ports: int, match: str, *, whole: bool = False
+    store: Path, ports: int, match: str, *, whole: bool = False, dispatch: str = "hot"
 ) -> Callable[[int, Path], list[str]]:
-    """The agent without OVSDB; ``whole``: with all modules in memory that OVSDB takes."""
+    """The agent without OVSDB.
+
+    ``whole``: with all modules in memory that OVSDB takes. ``dispatch``: "hot" or "stock", who hands it
+    the messages of the switch (``agent_process``).
+    """
     return lambda port, place: [
         *(sys.executable, "-m", "benchmarks.agent_process"),
         *("--port", str(port), "--store", str(store), "--ports", str(ports), "--match", match),
-        *("--status", str(place / "status.json"), *(["--whole"] if whole else [])),
+        *("--status", str(place / "status.json"), "--dispatch", dispatch),
+        *(["--whole"] if whole else []),
     ]
 
 

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,10 +46,13 @@ class SilentStore(SqliteStore):
     is_local = False
 
     def get(self, name: str, key: str) -> Lookup:
-        if kind_of(name) is SliceKind.NEIGHBORS:
+        return self.get_many([(name, key)])[0]
+
+    def get_many(self, places: Sequence[tuple[str, str]]) -> list[Lookup]:
+        if any(kind_of(name) is SliceKind.NEIGHBORS for name, _ in places):
             # Of the thread that asks, a daemon: it ends with the process.
             threading.Event().wait()
-        return super().get(name, key)
+        return super().get_many(places)
 
 
 def settings(room: int) -> Settings:

@@ -28,6 +28,8 @@ class Passes:
     passes_us: tuple[tuple[float, ...], ...]
     #: Frames that did not arrive within a second, of each pass.
     lost: tuple[int, ...]
+    #: Of each pass, from the first frame sent to the last one that arrived; 0 when none did.
+    elapsed_us: tuple[float, ...] = ()
 
 
 def probe(
@@ -76,6 +78,6 @@ def probe(
     )
     if result.returncode:
         raise ProbeError(f"probe from {source.label} to {target.label}: {result.stderr.strip()}")
-    said: list[list[float]] = json.loads(result.stdout)["passes_us"]
-    arrived = tuple(tuple(us for us in one if us >= 0) for one in said)
-    return Passes(arrived, tuple(flows - len(one) for one in arrived))
+    said = json.loads(result.stdout)
+    arrived = tuple(tuple(us for us in one if us >= 0) for one in said["passes_us"])
+    return Passes(arrived, tuple(flows - len(one) for one in arrived), tuple(said["elapsed_us"]))

@@ -45,7 +45,12 @@ class Benchmark:
 
 #: In the order in which the suite runs them.
 BENCHMARKS: Final = (
-    Benchmark("setup", "setup_rate", "New flows that a controller sets up: latency and rate."),
+    Benchmark(
+        "setup",
+        "setup_rate",
+        "New flows that a controller sets up: latency and rate.",
+        full=(("--matrix",),),
+    ),
     Benchmark("first-packet", "first_packet", "First packets from VM to VM.", needs_root=True),
     Benchmark(
         "tcp-crr",

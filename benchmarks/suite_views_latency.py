@@ -1,119 +1,43 @@
-"""Views of ``setup_rate`` and ``first_packet``: who decides, and how long it takes."""
+"""Views of ``first_packet``: how long first packets take, and how many a second get through."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.suite_results import Column, Panel, Role, Row, Value
 from benchmarks.suite_view_parts import Raw, percent, ratios, value
+from benchmarks.suite_views_setup import BEYOND, setup
 
-#: A percentile of fewer samples than this many above it says nothing.
-_BEYOND: Final = 5
 _SHARES: Final = (
     *(number / 100 for number in range(1, 100)),
     *(0.992, 0.994, 0.996, 0.998, 0.999, 0.9995, 0.9999),
 )
-
-
-def _setup_role(name: str) -> Role:
-    if name.startswith("agent"):
-        return "ours"
-    return "floor" if name.startswith("null") else "theirs"
-
-
-def setup(results: Sequence[Raw]) -> list[Panel]:
-    [result] = results
-    repetitions = str(result["parameters"]["repetitions"])
-    good = [one for one in result["contenders"] if not one["faults"]]
-    wrong = [
-        f"{one['name']}: {'; '.join(one['faults'])}"
-        for one in result["contenders"]
-        if one["faults"]
-    ]
-    no_policy = (
-        "The agent judges security groups and reads the destination's record; the os-ken app and "
-        "ovs-testcontroller switch by MAC, without policy. The null responder thinks nothing: it is "
-        "what the instrument and the loopback allow, so far beyond that its rate is not drawn."
-    )
-    rate = Panel(
-        title="New flows a second, 1,000 outstanding, one core",
-        kind="bars",
-        x_label="new flows per second (flows/s)",
-        y_label="controller",
-        repetitions=repetitions,
-        columns=[
-            Column("rate", "flows/s"),
-            Column("CPU of the controller", "us/flow", digits=1),
-            Column("resident memory", "MiB", digits=1),
-        ],
-        rows=[
-            Row(
-                one["name"],
-                _setup_role(one["name"]),
-                [
-                    value(one["summary"]["window-1000"]["rate_per_s"]),
-                    value(one["summary"]["window-1000"]["controller_cpu_us_per_flow"]),
-                    value(one["controller_rss_mib"]),
-                ],
-                is_drawn=_setup_role(one["name"]) != "floor",
-            )
-            for one in good
-        ],
-        ratios=ratios(
-            "flows a second", [(p["ours"], p["theirs"], p["rate"]) for p in result["ratios"]]
-        ),
-        unsupported=wrong,
-        note=no_policy,
-    )
-    shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999))
-    latency = Panel(
-        title="From packet-in to packet-out, one outstanding",
-        kind="percentiles",
-        x_label="share of the flows answered within it (%)",
-        y_label="latency of the controller (us)",
-        repetitions=repetitions,
-        columns=[Column(percent(share), "us", at=share) for _, share in shares],
-        rows=[
-            Row(
-                one["name"],
-                _setup_role(one["name"]),
-                [
-                    _latency(one, name, share, result["parameters"]["repetitions"])
-                    for name, share in shares
-                ],
-            )
-            for one in good
-        ],
-        ratios=ratios(
-            "latency, 50%", [(p["ours"], p["theirs"], p["latency_p50"]) for p in result["ratios"]]
-        ),
-        unsupported=wrong,
-    )
-    return [rate, latency]
-
-
-def _latency(one: Raw, name: str, share: float, repetitions: int) -> Value | None:
-    """None when a repetition had too few flows for that percentile."""
-    phases = [run["phases"]["latency"] for run in one["runs"]]
-    said = one["summary"]["latency"].get(f"{name}_us")
-    enough = len(phases) == repetitions and all(
-        phase["answered"] * (1 - share) >= _BEYOND - 1e-6 for phase in phases
-    )
-    return value(said) if said is not None and enough else None
-
-
 _PATH_TITLES: Final = {
     "local": "First packet of a flow, both VMs on one host",
     "remote": "First packet of a flow, to another host over VXLAN",
 }
-_FIRST_ROLES: Final[Mapping[str, Role]] = {"on demand": "ours", "preloaded": "floor"}
-_FIRST_NAMES: Final = {"on demand": "on demand (the agent)", "preloaded": "same rules, preloaded"}
+_PATH_WORDS: Final = {"local": "both VMs on one host", "remote": "to another host over VXLAN"}
+_FIRST_ROLES: Final[Mapping[str, Role]] = {
+    "on demand": "ours",
+    "on demand, no policy": "ours",
+    "on demand, many rules there": "ours",
+    "preloaded": "floor",
+}
+_FIRST_NAMES: Final = {
+    "on demand": "on demand (the agent)",
+    "on demand, no policy": "on demand, ports without policy",
+    "preloaded": "same rules, preloaded",
+}
 
 
 def first_packet(results: Sequence[Raw]) -> list[Panel]:
     [result] = results
-    return [_first_panel(result, path) for path in _PATH_TITLES]
+    panels = [_first_panel(result, path) for path in _PATH_TITLES]
+    if any(one["window"] > 1 for one in result.get("windows", ())):
+        for path in _PATH_TITLES:
+            panels += _window_panels(result, path)
+    return panels
 
 
 def _first_panel(result: Raw, path: str) -> Panel:
@@ -128,21 +52,29 @@ def _first_panel(result: Raw, path: str) -> Panel:
             if where == path:
                 faults.append(fault)
                 hit.add(who)
+    here = [
+        one
+        for one in result["results"]
+        if one["path"] == path and one["who"] not in hit and "first" in one
+    ]
+    tail = [
+        (field, words)
+        for field, words in (("p999_us", "99.9%"), ("max_us", "the longest"))
+        if any(field in one["first"] for one in here)
+    ]
     rows = []
-    for one in result["results"]:
-        if one["path"] != path or one["who"] in hit or "first" not in one:
-            continue
+    for one in here:
         first = one["first"]
         cells: list[Value | None] = [
             value(first[f"p{share * 100:g}_us"]) if f"p{share * 100:g}_us" in first else None
             for share in shares
         ]
+        cells += [_single(first, field) for field, _ in tail]
         cells.append(value(one["later"]["p50_us"]) if "later" in one else None)
         role = _FIRST_ROLES.get(one["who"], "theirs")
-        curve = quantiles(first["all_us"])
-        rows.append(Row(_FIRST_NAMES.get(one["who"], one["who"]), role, cells, curve))
+        rows.append(Row(_name(one["who"]), role, cells, quantiles(first["all_us"])))
     pairs = [
-        (_FIRST_NAMES.get(p["ours"], p["ours"]), _FIRST_NAMES.get(p["theirs"], p["theirs"]), p)
+        (_name(p["ours"]), _name(p["theirs"]), p)
         for p in result["ratios"]
         if p["path"] == path and p["ours"] == "on demand" and not hit & {p["ours"], p["theirs"]}
     ]
@@ -154,6 +86,7 @@ def _first_panel(result: Raw, path: str) -> Panel:
         repetitions=f"{rounds} rounds of {flows} flows",
         columns=[
             *(Column(f"first packet, {percent(share)}", "us", at=share) for share in shares),
+            *(Column(f"first packet, {words}, all rounds", "us") for _, words in tail),
             Column("later packets, 50%", "us"),
         ],
         rows=rows,
@@ -161,10 +94,76 @@ def _first_panel(result: Raw, path: str) -> Panel:
         unsupported=faults,
         note=(
             "The preloaded switch has the very rules that the agents install and asks nobody: the floor. "
-            "The stock os-ken app and ovs-testcontroller have no policy and no conntrack. The curve is "
-            "of all rounds together; the table has medians over rounds."
+            "The stock os-ken app and ovs-testcontroller have no policy and no conntrack. Where ports have "
+            "no policy, only the first packet to a destination asks. The curve is of all rounds together; "
+            "the table has medians over rounds."
         ),
     )
+
+
+def _window_panels(result: Raw, path: str) -> list[Panel]:
+    """Rate and latency by packets outstanding; ``path`` alone."""
+    there = [
+        one
+        for one in (*result["windows"], *result.get("crowded", ()))
+        if one["path"] == path and one["window"] > 1
+    ]
+    windows = sorted({one["window"] for one in there})
+    names = list(dict.fromkeys(one["who"] for one in there))
+    found = {(one["who"], one["window"]): one for one in there}
+    crowd = result.get("crowd_rules", 0)
+
+    def panel(title: str, y_label: str, unit: str, field: str) -> Panel:
+        return Panel(
+            title=f"{title}, {_PATH_WORDS[path]}",
+            kind="lines",
+            x_label="packets outstanding",
+            y_label=y_label,
+            repetitions=(
+                f"{result['parameters']['rounds']} rounds of {result['parameters']['flows']} flows"
+            ),
+            columns=[Column(f"{window:,}", unit, at=float(window)) for window in windows],
+            rows=[
+                Row(
+                    _name(name),
+                    _FIRST_ROLES.get(name, "theirs"),
+                    [
+                        value(found[name, window][field])
+                        if field in found.get((name, window), {})
+                        else None
+                        for window in windows
+                    ],
+                    is_drawn=name != "on demand, no policy",
+                )
+                for name in names
+            ],
+            unsupported=[
+                fault for fault in result.get("window_faults", ()) if f", {path}, " in fault
+            ],
+            note=(
+                "Both switches, the agents and what sends share the machine's cores. Preloaded is what "
+                "the switches alone allow. Without policy a new flow to a known destination is no question; "
+                f"it is not drawn. 'Many rules there' is one round with {crowd:,} verdict rules of other "
+                "flows in the switches; before all others there were none."
+            ),
+        )
+
+    return [
+        panel("New flows a second", "new flows per second (flows/s)", "flows/s", "rate_per_s"),
+        panel(
+            "First packet, 99%, by packets outstanding", "from VM to VM, 99% (us)", "us", "p99_us"
+        ),
+    ]
+
+
+def _name(who: str) -> str:
+    return _FIRST_NAMES.get(who, who)
+
+
+def _single(first: Mapping[str, Any], field: str) -> Value | None:
+    """A value of all rounds together, which has no spread."""
+    said = first.get(field)
+    return None if said is None else Value(said, said, said)
 
 
 def quantiles(values: Sequence[float]) -> list[tuple[float, float]]:
@@ -173,7 +172,7 @@ def quantiles(values: Sequence[float]) -> list[tuple[float, float]]:
     return [
         (share, ordered[min(len(ordered) - 1, int(len(ordered) * share))])
         for share in _SHARES
-        if len(ordered) * (1 - share) >= _BEYOND
+        if len(ordered) * (1 - share) >= BEYOND
     ]
 
 

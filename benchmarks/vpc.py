@@ -38,7 +38,10 @@ FIRST_TARGET_PORT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class VpcSize:
-    """How large the VPC is: local ports, security rules of each port, neighbors."""
+    """How large the VPC is: local ports, security rules of each port, neighbors.
+
+    With 0 rules the ports have no port security: no policy, and no conntrack.
+    """
 
     ports: int
     rules: int
@@ -55,13 +58,13 @@ class VpcSize:
 
     def check(self) -> None:
         """Raise ValueError when it cannot be built."""
-        for name, value, high in (
-            ("ports", self.ports, 200),
-            ("rules", self.rules, 100_000),
-            ("neighbors", self.neighbors, MAX_NEIGHBORS),
+        for name, value, low, high in (
+            ("ports", self.ports, 1, 200),
+            ("rules", self.rules, 0, 100_000),
+            ("neighbors", self.neighbors, 1, MAX_NEIGHBORS),
         ):
-            if not 1 <= value <= high:
-                raise ValueError(f"{name}: {value} is not in 1..{high}")
+            if not low <= value <= high:
+                raise ValueError(f"{name}: {value} is not in {low}..{high}")
 
 
 def port_id(number: int) -> str:
@@ -93,6 +96,14 @@ def publish(path: Path, size: VpcSize) -> None:
         slices.setdefault(name, {}).update(records)
     with SqliteStore(path, writer=True) as store:
         store.publish(encode_slices(slices), replace_all=True)
+
+
+def publish_rules(path: Path, size: VpcSize) -> None:
+    """Give a store of as many neighbors the ports and rules of another size."""
+    size.check()
+    with SqliteStore(path, writer=True) as store:
+        # The slices of synthetic neighbors are not among them: those are in a subnet of their own.
+        store.publish(encode_slices(compile_goal_state(goal_state(size))), replace_all=False)
 
 
 def neighbor_ip(number: int) -> bytes:
@@ -157,8 +168,8 @@ def goal_state(size: VpcSize) -> dict[str, Any]:
                         "subnet": "near",
                         "mac": port_mac(number).hex(":"),
                         "fixed_ips": [".".join(map(str, port_ip(number)))],
-                        "security_groups": groups,
                     }
+                    | ({"security_groups": groups} if size.rules else {"port_security": False})
                     for number in range(1, size.ports + 1)
                 ],
             }

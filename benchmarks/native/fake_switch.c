@@ -1,7 +1,7 @@
 /* An OpenFlow 1.3 switch that holds no packets: it offers packet-ins to a controller, each the first
  * packet of a new flow, and counts the answers that are right.
  *
- * usage: fake_switch --connect PORT --plan FILE --expect service|connection|exact
+ * usage: fake_switch --connect PORT --plan FILE --expect service|connection|location|exact
  *                    [--table N] [--table-size N] [--controller-pid PID] [--spin]
  *                    [--samples FILE --sample-every N] [--latencies FILE]
  *                    --phase NAME:WINDOW:FLOWS:SECONDS ...
@@ -9,8 +9,9 @@
  * It connects to 127.0.0.1:PORT, completes the handshake, and then runs the phases, each with up to
  * WINDOW packet-ins outstanding, until FLOWS were offered or SECONDS have passed. Flows are those of
  * the plan (flow_plan.py), in order; each is offered once, as a TCP SYN whose sequence number is the
- * number of the flow. With --spin it does not sleep while one packet-in is outstanding and no more may
- * be: its own waking up would be measured too.
+ * number of the flow. With --spin it does not sleep while it waits with up to SPIN_WINDOW packet-ins
+ * outstanding: its own waking up would be measured too. Time in which it spins for nothing is not
+ * counted as its CPU time.
  *
  * What an answer must be:
  *   service, connection   the agent's. The packet-in comes from the egress verdict table (--table) as
@@ -19,6 +20,9 @@
  *       there must have been a verdict rule for this zone, address and port (connection: and source
  *       port) that commits the connection, and a location rule for the address whose tunnel endpoint
  *       and next MAC are those of the plan, that is, of the store.
+ *   location   the agent's, for ports without port security, which no verdict is asked for. The
+ *       packet-in comes from the location table (--table 40) without conntrack state, and the location
+ *       rule alone must be there.
  *   exact   a plain controller's. The packet-in comes from table 0 with its in_port alone. Before the
  *       packet-out there must have been a rule that matches this address and port and outputs.
  * A packet-out must carry the flow's frame unchanged.
@@ -38,11 +42,12 @@ enum {
     NO_PROGRESS_S = 3,
     HANDSHAKE_S = 20,
     SAMPLES_MAX = 2000,
+    SPIN_WINDOW = 32,
 };
 
 /* ------------------------------------------------------------------------------ what is expected */
 
-enum expect { SERVICE, CONNECTION, EXACT };
+enum expect { SERVICE, CONNECTION, LOCATION, EXACT };
 
 /* From (address, port) to flow, and from address to neighbor: open addressing, 0 is free. */
 struct index {
@@ -303,7 +308,7 @@ static void take_verdict(const struct flow_mod *f, const uint8_t *m, size_t leng
     const struct plan_flow *flow = &plan.flows[place];
     uint32_t source = expect == CONNECTION ? flow->source_port : UINT32_MAX;
     sample(m, length);
-    if (!f->commits || f->proto != 6 || f->table != verdict_table || f->ct_tp_src != source ||
+    if (expect == LOCATION || !f->commits || f->proto != 6 || f->table != verdict_table || f->ct_tp_src != source ||
         f->reg6 != zones[plan.ports[flow->port].ofport]) {
         counts.wrong_rules++;
         return;
@@ -429,6 +434,17 @@ static void offer(uint32_t place)
         return;
     }
     uint32_t zone = zones[port->ofport];
+    if (expect == LOCATION) {
+        uint8_t *m = message(&peer, OFPT_PACKET_IN, 58 + FRAME_BYTES, 0);
+        packet_in_head(m, verdict_table, miss_cookies[zone], 28);
+        put32(m + 32, port->ofport);
+        put32(m + 36, NXM_REG5);
+        put32(m + 40, vnis[port->ofport]);
+        put32(m + 44, NXM_REG6);
+        put32(m + 48, zone);
+        build_frame(m + 58, place);
+        return;
+    }
     uint8_t *m = message(&peer, OFPT_PACKET_IN, 114 + FRAME_BYTES, 0);
     packet_in_head(m, verdict_table, miss_cookies[zone], 85);
     put32(m + 32, port->ofport);
@@ -486,7 +502,7 @@ static void take_packet_out(const uint8_t *m, size_t length)
     }
     answered[place] = true;
     outstanding--;
-    if (verdict_cookie[place] == 0 ||
+    if ((expect != LOCATION && verdict_cookie[place] == 0) ||
         (expect != EXACT && location_cookie[plan.flows[place].neighbor] == 0)) {
         counts.early++;
         return;
@@ -690,7 +706,8 @@ static void run_phase(const struct phase *phase, int pid, bool spin, bool first)
     uint32_t begin = next_flow, sent = 0;
     uint64_t start = now_ns(), end = start + (uint64_t)(phase->seconds * 1e9);
     uint64_t own = own_cpu(), controller = cpu_of_process(pid);
-    uint64_t progress = start;
+    uint64_t progress = start, spun = 0;
+    bool spins = spin && phase->window <= SPIN_WINDOW;
     phase_answered = 0;
     outstanding = 0;
     last_answer_ns = start;
@@ -710,17 +727,22 @@ static void run_phase(const struct phase *phase, int pid, bool spin, bool first)
         if (outstanding != before)
             progress = now;
         before = outstanding;
-        serve(spin && phase->window == 1 ? 0 : 200);
-        if (outstanding < before)
+        serve(spins ? 0 : 200);
+        if (outstanding < before) {
             progress = read_ns;
-        else if (now_ns() - progress > (uint64_t)NO_PROGRESS_S * 1000000000u)
+            continue;
+        }
+        uint64_t later = now_ns();
+        if (spins)
+            spun += later - now;
+        if (later - progress > (uint64_t)NO_PROGRESS_S * 1000000000u)
             break;
     }
-    uint64_t elapsed = last_answer_ns - start;
+    uint64_t elapsed = last_answer_ns - start, used = own_cpu() - own;
     printf("%s{\"name\": \"%s\", \"window\": %u, \"first\": %u, \"offered\": %u, \"answered\": %u,"
            " \"elapsed_ns\": %llu, \"switch_cpu_ns\": %llu, \"controller_cpu_ns\": %llu}",
            first ? "" : ", ", phase->name, phase->window, begin, sent, phase_answered,
-           (unsigned long long)elapsed, (unsigned long long)(own_cpu() - own),
+           (unsigned long long)elapsed, (unsigned long long)(used > spun ? used - spun : 0),
            (unsigned long long)(cpu_of_process(pid) - controller));
 }
 
@@ -779,6 +801,7 @@ int main(int argc, char **argv)
         else if (strcmp(option, "--expect") == 0)
             expect = strcmp(value, "exact") == 0        ? EXACT
                      : strcmp(value, "connection") == 0 ? CONNECTION
+                     : strcmp(value, "location") == 0   ? LOCATION
                                                         : SERVICE;
         else if (strcmp(option, "--table") == 0)
             verdict_table = (uint8_t)atoi(value);

@@ -7,8 +7,9 @@
  * A flow is a UDP destination port, FIRST..FIRST+FLOWS-1. Each pass sends one frame of every flow, with
  * at most WINDOW on their way; the frames of the first pass are the first of their flows. With nothing
  * on its way it pauses before the next frame, so that the switches have gone to sleep again: one that
- * is still at work after the last frame would have to end that first. The result is one JSON object: for each pass the microseconds from send to arrival of each flow, -1 for one that
- * did not arrive in time. Needs CAP_SYS_ADMIN and CAP_NET_RAW (setns(2), packet(7)). */
+ * is still at work after the last frame would have to end that first. The result is one JSON object: for
+ * each pass the microseconds from send to arrival of each flow, -1 for one that did not arrive in time, and
+ * those from the first send to the last arrival. Needs CAP_SYS_ADMIN and CAP_NET_RAW (setns(2), packet(7)). */
 #define _GNU_SOURCE
 #include "openflow.h"
 #include <linux/if_ether.h>
@@ -96,12 +97,14 @@ static uint32_t flow_of(const uint8_t *frame, ssize_t length, uint32_t pass, uin
     return flow < flows && get16(frame + 36) == (uint16_t)(first_port + flow) ? flow : UINT32_MAX;
 }
 
-static void run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t window,
+/* Prints the latencies; returns the microseconds from the first send to the last arrival. */
+static double run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t window,
                      uint32_t pause_us, int timeout_ms)
 {
     uint64_t *sent = allocate(flows, sizeof *sent);
     double *us = allocate(flows, sizeof *us);
     uint32_t next = 0, oldest = 0, waiting = 0;
+    uint64_t last = 0;
     uint8_t frame[2048];
     for (uint32_t i = 0; i < flows; i++)
         us[i] = -1;
@@ -125,6 +128,7 @@ static void run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t wi
             uint32_t flow = flow_of(frame, n, pass, flows);
             if (flow != UINT32_MAX && flow < next && us[flow] == -1) {
                 us[flow] = (double)(now - sent[flow]) / 1000;
+                last = now;
                 waiting--;
             }
         }
@@ -141,8 +145,10 @@ static void run_pass(int out, int in, uint32_t pass, uint32_t flows, uint32_t wi
     for (uint32_t i = 0; i < flows; i++)
         printf("%s%.1f", i == 0 ? "" : ", ", us[i] < 0 ? -1 : us[i]);
     printf("]");
+    double elapsed = last == 0 ? 0 : (double)(last - sent[0]) / 1000;
     free(sent);
     free(us);
+    return elapsed;
 }
 
 static void parse_macs(const char *text)
@@ -199,9 +205,14 @@ int main(int argc, char **argv)
         first_port + flows > 65536)
         die("--from, --to and --flows are needed, and ports up to 65535");
     int out = open_in(from, false), in = open_in(to, true);
+    double *elapsed = allocate(passes, sizeof *elapsed);
     printf("{\"passes_us\": [");
     for (uint32_t pass = 0; pass < passes; pass++)
-        run_pass(out, in, pass, flows, window, pause_us, timeout_ms);
+        elapsed[pass] = run_pass(out, in, pass, flows, window, pause_us, timeout_ms);
+    printf("], \"elapsed_us\": [");
+    for (uint32_t pass = 0; pass < passes; pass++)
+        printf("%s%.1f", pass == 0 ? "" : ", ", elapsed[pass]);
     printf("]}\n");
+    free(elapsed);
     return 0;
 }

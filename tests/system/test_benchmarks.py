@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import agent_memory, controllers, first_packet, setup_rate, vpc
+from benchmarks import controllers, first_packet, setup_rate, vpc
 from benchmarks.answer_check import AnswerCheck, AnswerError
 from benchmarks.controllers import Contender, Cores
 from benchmarks.flow_plan import FlowPlan, make_plan
@@ -67,6 +67,7 @@ def test_setup_rate_writes_a_result_with_verified_answers(tmp_path: Path):
         setup_rate.NULL,
         setup_rate.AGENT_NEW,
         setup_rate.AGENT_KNOWN,
+        setup_rate.DISPATCH,
         setup_rate.STOCK,
         setup_rate.C_CONTROLLER,
     ]
@@ -86,6 +87,7 @@ def test_setup_rate_writes_a_result_with_verified_answers(tmp_path: Path):
     assert known["locations"] == 20
     pairs = {(pair["ours"], pair["theirs"]) for pair in result["ratios"]}
     assert (setup_rate.AGENT_NEW, setup_rate.C_CONTROLLER) in pairs
+    assert (setup_rate.AGENT_KNOWN, setup_rate.DISPATCH) in pairs
 
 
 def test_setup_rate_with_whole_connections_matches_the_source_port(store: Path, tmp_path: Path):
@@ -174,21 +176,6 @@ def test_broken_plan_gives_one_sentence(tmp_path: Path):
     assert result.stderr == "the plan is cut short\n"
 
 
-def test_agent_memory_counts_rules_and_bytes(tmp_path: Path):
-    result_file = tmp_path / "result.json"
-
-    code = agent_memory.main(
-        ["--neighbors", "300,100", "--in-use", "20", "--json", str(result_file)]
-    )
-
-    assert code == 0
-    samples = json.loads(result_file.read_text())["samples"]
-    assert [sample["neighbors_in_store"] for sample in samples] == [300, 100]
-    for sample in samples:
-        assert sample["rules"] == 20 * agent_memory.FLOWS_EACH + 20
-        assert sample["rss_mib"] > 10
-
-
 def test_first_packet_goes_through_agents_preloaded_rules_and_the_stock_app(
     lab_machine: None, tmp_path: Path
 ):
@@ -196,7 +183,7 @@ def test_first_packet_goes_through_agents_preloaded_rules_and_the_stock_app(
 
     code = first_packet.main(
         [
-            *("--rounds", "1", "--flows", "10", "--rules", "20"),
+            *("--rounds", "1", "--flows", "10", "--rules", "20", "--window", "1,4"),
             *("--json", str(result_file)),
         ]
     )
@@ -204,13 +191,16 @@ def test_first_packet_goes_through_agents_preloaded_rules_and_the_stock_app(
     assert code == 0
     result = json.loads(result_file.read_text())
     assert result["faults"] == []
-    # Warm-up and one round, two paths, a rule where a flow leaves and one where it arrives.
-    assert result["verdict_rules"] == 2 * 2 * 2 * 10
+    # Two windows, warm-up and one round, two paths, a rule where a flow leaves and one where it arrives.
+    assert result["verdict_rules"] == 2 * 2 * 2 * 2 * 10
+    # The crowd, and a few flows of each window and path; 2 rules each.
+    assert result["crowd_rules"] == 2 * (100 + 2 * 2 * 2)
     seen = {(one["who"], one["path"]) for one in result["results"]}
     assert seen == {
         (who, path)
         for who in (
             first_packet.ON_DEMAND,
+            first_packet.NO_POLICY,
             first_packet.PRELOADED,
             first_packet.STOCK,
             first_packet.C_CONTROLLER,
@@ -220,5 +210,11 @@ def test_first_packet_goes_through_agents_preloaded_rules_and_the_stock_app(
     for one in result["results"]:
         assert len(one["first"]["all_us"]) == len(one["second"]["all_us"]) == 10
         assert len(one["later"]["all_us"]) == 20
-    assert len(result["ratios"]) == 8
+    assert len(result["ratios"]) == 10
+    assert {(one["who"], one["path"], one["window"]) for one in result["windows"]} == {
+        (who, path, window) for who, path in seen for window in (1, 4)
+    }
+    for one in (*result["windows"], *result["crowded"]):
+        assert one["lost"] == 0
+        assert ("rate_per_s" in one) == (one["window"] > 1)
     assert all(mib > 10 for mib in result["agent_rss_mib"])

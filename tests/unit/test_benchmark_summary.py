@@ -60,7 +60,7 @@ def test_every_target_port_is_opened_by_exactly_one_egress_rule(rules):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--rules", "0"], "rules: 0 is not in"),
+        (["--rules", "-1"], "rules: -1 is not in"),
         (["--neighbors", "2000000"], "neighbors: 2000000 is not in"),
         (["--seconds", "0.01"], "--seconds must be in"),
         (["--flows", "10"], "--flows must be at least"),
