@@ -28,7 +28,7 @@ help: ## show this list
 	@echo "  make test ARGS=--cov                    branch coverage of the pure packages"
 	@echo "  make experiment NAME=restart            a killed agent, 50,000 rules, live traffic"
 	@echo "  make fuzz ARGS='--frames 1000000 --seed 1'"
-	@echo "  make bench ARGS=--quick                 benchmarks/report.html in two minutes"
+	@echo "  make bench ARGS=--quick                 benchmarks/report.html in three minutes"
 	@echo "  make bench BENCH=first-packet ARGS=--json=out.json"
 
 setup: ## install what is missing: Debian packages, and the Python packages into .venv

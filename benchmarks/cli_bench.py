@@ -87,7 +87,7 @@ def _known(
     subcommand_metavar="[NAME [ARGUMENTS]...]",
     short_help="Measure: first packets, set-up rate, cold start, memory; ours and others'.",
 )
-@click.option("--quick", is_flag=True, help="The short form, about two minutes for all; rough.")
+@click.option("--quick", is_flag=True, help="The short form, about three minutes for all; rough.")
 @click.option(
     "--json",
     "json_file",
@@ -135,7 +135,7 @@ def command(
 ) -> None:
     """Measure, and write down what was measured on what.
 
-    Without NAME all benchmarks run in turn, about twelve minutes (--quick: two), and results.json
+    Without NAME all benchmarks run in turn, about twelve minutes (--quick: three), and results.json
     and report.html are written here. With NAME one of them runs, with its own options and table:
     'ondemand bench NAME --help'. Nothing else should run on the machine meanwhile.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from controller_app.slice_report import (
 from controller_app.source_factory import open_store
 from ondemand.goal_problems import did_you_mean
 from ondemand.publishing import Payloads, SliceCounts
-from ondemand.slices import kind_of
+from ondemand.slices import SliceRefusedError, kind_of
 
 _state_argument = click.argument(
     "state_path", metavar="STATE.yaml", type=click.Path(path_type=Path)
@@ -158,17 +159,20 @@ def show(place: str, name: str | None, key: str | None, *, as_json: bool) -> Non
             show_all(store.place, store.summaries(), as_json=as_json)
             return
         kind_of(name)
-        names = [one.name for one in store.summaries()]
-        if name not in names:
-            raise CommandError(f"{store.place} has no slice {name!r}{did_you_mean(name, names)}")
+        snapshot = store.snapshot(name)
+        if snapshot.version == 0:
+            hint = ""
+            with contextlib.suppress(SliceRefusedError):
+                hint = did_you_mean(name, [one.name for one in store.summaries()])
+            raise CommandError(f"{store.place} has no slice {name!r}{hint}")
         if key is None:
-            show_slice(store.snapshot(name), as_json=as_json)
+            show_slice(snapshot, as_json=as_json)
             return
         lookup = store.get(name, key)
         if lookup.payload is None:
             # Of addresses, the one that looks alike is another one's.
             is_address = key.startswith(("ip/", "mac/"))
-            hint = "" if is_address else did_you_mean(key, store.snapshot(name).records)
+            hint = "" if is_address else did_you_mean(key, snapshot.records)
             raise CommandError(f"slice {name!r} has no record {key!r}{hint}")
         show_record(name, key, lookup.version, lookup.payload, as_json=as_json)
 

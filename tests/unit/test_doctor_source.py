@@ -6,14 +6,19 @@ import socket
 import threading
 
 import pytest
+from click.testing import CliRunner
 
+from controller_app.cli_slices import slices
 from controller_app.config import load_config
+from controller_app.doctor import run_checks
 from controller_app.doctor_check import Status
 from controller_app.doctor_source import server_check, source_checks, stream_problem
 from controller_app.nats_options import parse_store_url
 from controller_app.nats_store import NatsStore
 from controller_app.nats_stream import stream_config
 from controller_app.nats_subjects import Subjects
+from ondemand.goal_state import compile_goal_state, encode_slices
+from tests.support.goal_states import goal_state, port, vpc
 from tests.support.nats_server import NatsServer, free_port, needs_nats_server
 
 USERS = """authorization { users: [
@@ -163,3 +168,56 @@ def test_what_a_stream_will_cost_one_day(changes, told):
         assert problem is not None
         assert told in problem[0]
         assert "nats stream" in problem[1]
+
+
+#: What docs/nats-source.md gives a host, and no right to ask how the stream is made.
+LEAST = USERS.replace(', "$JS.API.STREAM.INFO.ondemand"', "")
+
+
+@needs_nats_server
+class TestOfAHostWithNoMoreThanItNeeds:
+    @pytest.fixture
+    def url(self, tmp_path):
+        made = NatsServer(tmp_path, configuration=LEAST)
+        made.start()
+        publisher = made.url.replace("//", "//publisher:p@")
+        with NatsStore(parse_store_url(publisher), writer=True) as store:
+            store.publish(
+                encode_slices(compile_goal_state(goal_state(vpc(ports=[port(10)])))),
+                replace_all=True,
+            )
+        yield made.url
+        made.stop()
+
+    def test_doctor_says_what_it_could_not_see_and_warns_of_nothing(self, url, tmp_path):
+        password = tmp_path / "password"
+        password.write_text("h\n", encoding="utf-8")
+        password.chmod(0o600)
+        path = tmp_path / "agent.toml"
+        path.write_text(
+            f'[host]\nid = "h1"\ntunnel_ip = "192.0.2.1"\n[source]\nkind = "nats"\n'
+            f'servers = "{url}"\nuser = "host"\npassword_file = "{password}"\n',
+            encoding="utf-8",
+        )
+        found = {one.name: one for one in run_checks(path)}
+        assert found["nats stream"].status is Status.OK
+        assert "may not ask how the stream is made and need not" in found["nats stream"].found
+        assert found["store"].status is Status.OK
+        assert "may not list its slices and need not" in found["store"].found
+        assert found["store"].found.endswith("ports on host h1: 1")
+        path.write_text(path.read_text().replace('"h1"', '"h9"'), encoding="utf-8")
+        found = {one.name: one for one in run_checks(path)}
+        assert found["store"].status is Status.WARN
+        assert "none for host 'h9'" in found["store"].found
+
+    def test_it_is_shown_a_slice_that_it_names(self, url):
+        place = url.replace("//", "//host:h@")
+        shown = CliRunner().invoke(slices, ["show", "--store", place, "host/h1", "--json"])
+        assert shown.exit_code == 0, shown.output
+        assert "vm10" in shown.output
+        missing = CliRunner().invoke(slices, ["show", "--store", place, "host/h9"])
+        assert missing.exit_code == 2
+        assert "has no slice 'host/h9'" in missing.output
+        listed = CliRunner().invoke(slices, ["show", "--store", place])
+        assert listed.exit_code == 2
+        assert "$JS.API.STREAM.INFO.ondemand" in listed.output
