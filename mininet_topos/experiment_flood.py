@@ -144,6 +144,9 @@ def _begin(lab: FloodLab) -> Seen:
 
 
 def _scanned(scan: Scan, form: Form) -> Trial[FloodLab]:
+    # Where others work on the machine too, a core that is away for 200 ms looks like a pause.
+    streams = goes_on_seen if form.unnoticed else lives_seen
+    streams_go_on = NO_PAUSE if form.unnoticed else "TCP goes on, no reset"
     theme = scan.what
 
     def look(lab: FloodLab) -> Sequence[Seen]:
@@ -162,9 +165,7 @@ def _scanned(scan: Scan, form: Form) -> Trial[FloodLab]:
         return (
             latency_seen(quiet, flood, form),
             rate_seen(quiet, flood, form),
-            all_of(
-                goes_on_seen(of(victims, protocol="tcp")), no_loss_seen(of(victims, protocol="udp"))
-            ),
+            all_of(streams(of(victims, protocol="tcp")), no_loss_seen(of(victims, protocol="udp"))),
             lives_seen(of(seen, "own")),
             Seen(median(sent) >= FRAMES, f"{median(sent):,.0f}/s"),
         )
@@ -181,7 +182,7 @@ def _scanned(scan: Scan, form: Form) -> Trial[FloodLab]:
                 f"{theme}: new flows of others",
                 f"{PACE:,}/s asked for, {form.rate:.0%} of the quiet rate, at least",
             ),
-            Promise(theme, f"{theme}: streams of others", f"{NO_PAUSE}; {NO_LOSS}"),
+            Promise(theme, f"{theme}: streams of others", f"{streams_go_on}; {NO_LOSS}"),
             Promise(theme, f"{theme}: the scanner's own connection", "goes on"),
             Promise(theme, f"{theme}: frames of the scanner", f"{FRAMES:,}/s, at least"),
         ),

@@ -25,6 +25,7 @@ class Form:
         burst: flows begun as fast as answers come, for each place.
         latency: times as long as without the flood that p99 may be.
         rate: part of the rate without the flood that must be left.
+        unnoticed: TCP of others must not notice the flood at all, and not only go on.
     """
 
     turns: int
@@ -34,15 +35,16 @@ class Form:
     burst: int
     latency: float
     rate: float
+    unnoticed: bool
 
 
 #: New flows a second that one VM opens: a quarter of what a port may for ever (``flood_rate``), and less
 #: than two small cores can set up for two hosts. What a burst reaches says more of the cores that are left.
 PACE: Final = 1_000
 
-FULL: Final = Form(10, 2.0, 150, 500, 250, latency=2.0, rate=0.9)
+FULL: Final = Form(10, 2.0, 150, 500, 250, latency=2.0, rate=0.9, unnoticed=True)
 #: A short look, maybe on a busy machine, most of it at the beginning of a scan.
-QUICK: Final = Form(3, 1.0, 100, 200, 150, latency=20.0, rate=0.5)
+QUICK: Final = Form(3, 1.0, 100, 200, 150, latency=20.0, rate=0.5, unnoticed=False)
 
 
 @dataclass(slots=True)
