@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import controllers, vpc
+from benchmarks.command_line import say
 from benchmarks.controllers import Contender, Cores
 from benchmarks.fit import Fit
 from benchmarks.flow_plan import make_plan
@@ -144,13 +145,13 @@ class Bench:
             here = self._place / f"parked-{packets}-{number}"
             here.mkdir()
             taken.append(fill(store, plan_file, here, ports=PORTS, packets=packets))
-            _say(f"{packets:,} parked: {taken[-1]} MiB")
+            say(f"{packets:,} parked: {taken[-1]} MiB")
         spread = Spread.of(taken)
         return Parked(packets, spread.median, tuple(taken), spread)
 
     def _store(self, neighbors: int) -> Path:
         if neighbors not in self._stores:
-            _say(f"publishing {neighbors:,} neighbors")
+            say(f"publishing {neighbors:,} neighbors")
             store = self._place / f"{neighbors}.db"
             vpc.publish(store, VpcSize(PORTS, RULES, neighbors))
             self._stores[neighbors] = store
@@ -176,7 +177,7 @@ class Bench:
             if run.faults:
                 raise RunError("the agent's answers were wrong: " + "; ".join(run.faults))
             taken.append(run.controller_rss_mib)
-            _say(
+            say(
                 f"{neighbors:,} in store, {used:,} of {drawn_from:,} in use, {flows_each} flows each:"
                 f" {taken[-1]} MiB"
             )
@@ -324,10 +325,6 @@ def _promises(result: dict[str, Any]) -> list[str]:
             f" {'kept' if most < result['target_mib'] else 'not kept'}, {most:.1f} MiB at most"
         )
     return found
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

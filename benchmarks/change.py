@@ -44,8 +44,9 @@ from benchmarks.change_lab import (
     State,
 )
 from benchmarks.change_streams import Collector, Datagram, Messages, Stream, stream
+from benchmarks.command_line import rising, say
 from benchmarks.machine import describe_machine, machine_line
-from benchmarks.summary import Spread, table
+from benchmarks.summary import Spread, spread_text, table
 from mininet_topos.errors import LabError
 from mininet_topos.lab_source import SourceKind, require_source
 
@@ -155,7 +156,7 @@ class Bench:
 
     def rounds(self, repetitions: int) -> list[Change]:
         """All changes of both contenders so many times, after once to warm up."""
-        _say(f"{repetitions} rounds with {self.in_use:,} members in use")
+        say(f"{repetitions} rounds with {self.in_use:,} members in use")
         found: list[Change] = []
         for number in range(repetitions + 1):
             # Who begins takes turns too.
@@ -278,7 +279,7 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     counts: list[Count] = []
     machine = describe_machine()
     few, most = parameters.members[0], parameters.members[-1]
-    with ChangeLab(parameters.source, members=most, progress=_say) as lab:
+    with ChangeLab(parameters.source, members=most, progress=say) as lab:
         lab.prepare()
         bench = Bench(lab)
         bench.resize(most, in_use=few)
@@ -339,16 +340,16 @@ def print_result(result: Mapping[str, Any]) -> None:
         rows.append(
             [
                 f"{one['change']}, {one['in_use']:,} in use, {one['who']}",
-                _text(times) if times else "never",
+                spread_text(times, 1) if times else "never",
                 f"{one['p99_ms']:.1f}" if times else "-",
-                _text(one["made_ms"]),
+                spread_text(one["made_ms"], 1),
                 f"{one['pace_ms']:.1f}",
                 str(one["never"]),
             ]
         )
     print()
     print(table(["", "effective", "p99", "published / applied", "pace at worst", "never"], rows))
-    print(f"an ovs-ofctl that changes nothing: {_text(result['command_ms'])}")
+    print(f"an ovs-ofctl that changes nothing: {spread_text(result['command_ms'], 1)}")
     print()
     sizes = parameters["members"]
     rows = []
@@ -379,30 +380,6 @@ def _met(value: float, target: float) -> str:
     return f"target {target:g} ms {'met' if value < target else 'missed'}"
 
 
-def _text(spread: Mapping[str, float]) -> str:
-    return Spread(spread["median"], spread["low"], spread["high"]).text(1)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        sizes = ()
-    if (
-        not sizes
-        or list(sizes) != sorted(set(sizes))
-        or not 1 <= sizes[0] <= sizes[-1] <= MAX_MEMBERS
-    ):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no rising list of numbers in 1..{MAX_MEMBERS} such as 20,200,2000"
-        )
-    return sizes
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0: measured; 1: some change was never effective; 2: it could not be measured."""
     parser = argparse.ArgumentParser(
@@ -410,7 +387,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--source", choices=get_args(SourceKind), default="sqlite")
     parser.add_argument(
-        "--members", type=_sizes, metavar="N,N", default="20,200,2000", help="(20,200,2000)"
+        "--members",
+        type=rising("20,200,2000", least=1, most=MAX_MEMBERS),
+        metavar="N,N",
+        default="20,200,2000",
+        help="(20,200,2000)",
     )
     parser.add_argument("--repetitions", type=int, metavar="N", help="of each change (30)")
     parser.add_argument("--quick", action="store_true", help="5 repetitions")

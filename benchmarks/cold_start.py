@@ -38,9 +38,9 @@ from benchmarks.cold_start_lab import (
     PRELOADED_S,
     SERVICE_S,
     ColdLab,
-    say,
     seen,
 )
+from benchmarks.command_line import rising, say
 from benchmarks.expanded import BRIDGE as EXPANDED_BRIDGE
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.preload import no_room
@@ -340,18 +340,6 @@ def _median(values: Sequence[float]) -> str:
     return f"{statistics.median(values):,.0f}"
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        numbers = ()
-    if list(numbers) != sorted(set(numbers)) or not numbers:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no rising list of numbers such as 1000,10000"
-        )
-    return numbers
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0: measured; 2: it could not be."""
     parser = argparse.ArgumentParser(
@@ -360,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--source", choices=(*get_args(SourceKind), "both"), default="both")
     parser.add_argument(
         "--neighbors",
-        type=_numbers,
+        type=rising("1000,10000"),
         metavar="N,N,...",
         help="in the VPC (1000,10000,100000,1000000; quick: 1000,20000)",
     )

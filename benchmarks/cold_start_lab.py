@@ -12,7 +12,6 @@ Both contenders are on the same ovs-vswitchd, of which only one programs anythin
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import cold_traffic, expanded, preload
+from benchmarks.command_line import say
 from benchmarks.expanded import Allow, Local
 from mininet_topos.agent_host import AgentError, AgentOnHost
 from mininet_topos.agent_lab import AgentLab, LabPlan, PlacedVm
@@ -258,10 +258,6 @@ def seen(traffic: Background, *, timeout_s: float) -> Seen:
     if traffic.returncode:
         raise LabError(f"{found['answered']} neighbors have answered; the last: {found['last_s']}")
     return Seen(found["served"][1], found["last_s"], found["all_s"])
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _turn_round(host: ComputeHost, sender: str) -> None:

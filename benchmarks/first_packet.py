@@ -22,12 +22,12 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import controllers
+from benchmarks.command_line import say
 from benchmarks.controllers import has_ovs_testcontroller
 from benchmarks.first_packet_result import (
     C_CONTROLLER,
@@ -116,10 +116,6 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     """Build the sites, run all rounds; the result as it goes into the JSON file."""
     machine = describe_machine()
     build("probe")
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
     who = {ON_DEMAND: "od", NO_POLICY: "np", PRELOADED: "pre", STOCK: "st"}
     if has_ovs_testcontroller():
         who[C_CONTROLLER] = "c"
@@ -130,9 +126,9 @@ def measure(parameters: Parameters) -> dict[str, Any]:
             name: make_site(fabric, short, h[2 * i], h[2 * i + 1])
             for i, (name, short) in enumerate(who.items())
         }
-        on_demand = _prepare(fabric, names, parameters, say)
-        measured, rules = _run_rounds(names, parameters, say)
-        crowded = _run_crowded(on_demand, parameters, say)
+        on_demand = _prepare(fabric, names, parameters)
+        measured, rules = _run_rounds(names, parameters)
+        crowded = _run_crowded(on_demand, parameters)
         crowd = on_demand.verdict_rules()
         memory = on_demand.agent_rss_mib()
     first_window = parameters.windows[0]
@@ -158,9 +154,7 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     }
 
 
-def _run_rounds(
-    names: dict[str, Site], parameters: Parameters, say: Callable[[str], None]
-) -> tuple[dict[Key, Measured], int]:
+def _run_rounds(names: dict[str, Site], parameters: Parameters) -> tuple[dict[Key, Measured], int]:
     """All figures of all rounds, and how many verdict rules the agents installed."""
     measured = {
         (name, path, window): Measured([], [])
@@ -202,9 +196,7 @@ def _run_rounds(
     return measured, rules
 
 
-def _run_crowded(
-    on_demand: OnDemandSite, parameters: Parameters, say: Callable[[str], None]
-) -> dict[Key, Measured]:
+def _run_crowded(on_demand: OnDemandSite, parameters: Parameters) -> dict[Key, Measured]:
     say(f"once more, with the rules of {parameters.crowd} flows there")
     first_port, site = FIRST_PORT, on_demand.site
 
@@ -228,9 +220,7 @@ def _run_crowded(
     }
 
 
-def _prepare(
-    fabric: Fabric, sites: dict[str, Site], parameters: Parameters, say: Callable[[str], None]
-) -> OnDemandSite:
+def _prepare(fabric: Fabric, sites: dict[str, Site], parameters: Parameters) -> OnDemandSite:
     """Let agents make the rules of all flows once, load them elsewhere, start agents afresh."""
     say("training: the agents install the rules of all flows")
     match = parameters.match

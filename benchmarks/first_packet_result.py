@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.first_packet_sites import PATHS
 from benchmarks.machine import machine_line
 from benchmarks.probe import Passes
-from benchmarks.summary import Spread, ratio, table
+from benchmarks.summary import Spread, ratio, spread_text, table
 
 ON_DEMAND, NO_POLICY = "on demand", "on demand, no policy"
 PRELOADED, STOCK = "preloaded", "stock os-ken app"
@@ -143,9 +143,12 @@ def print_result(result: Mapping[str, Any]) -> None:
     for one in result["results"]:
         first = one.get("first")
         cells = [
-            *([_text(first[name]) for name in ("p50_us", "p99_us")] if first else ["-", "-"]),
+            *([spread_text(first[name]) for name in ("p50_us", "p99_us")] if first else ["-", "-"]),
             *(_single(first, name) for name in ("p999_us", "max_us")),
-            *(_text(one[kind]["p50_us"]) if kind in one else "-" for kind in ("second", "later")),
+            *(
+                spread_text(one[kind]["p50_us"]) if kind in one else "-"
+                for kind in ("second", "later")
+            ),
         ]
         rows.append([f"{one['path']}, {one['who']}", *cells])
     head = ["", "first p50", "first p99", "p99.9", "max", "second p50", "later p50"]
@@ -155,7 +158,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     for pair in result["ratios"] if not result["faults"] else []:
         print(
             f"{pair['path']}, first packet, {pair['ours']} / {pair['theirs']}: "
-            f"p50 x {_text(pair['p50'], 2)}, p99 x {_text(pair['p99'], 2)}"
+            f"p50 x {spread_text(pair['p50'], 2)}, p99 x {spread_text(pair['p99'], 2)}"
         )
     print(
         "\nNew flows from VM to VM by packets outstanding; preloaded is what the switches alone allow"
@@ -185,8 +188,8 @@ def _print_windows(windows: Sequence[Mapping[str, Any]]) -> None:
         rows.append(
             [
                 where,
-                _text(one["rate_per_s"]) if "rate_per_s" in one else "-",
-                *(_text(one[name]) for name in ("p50_us", "p99_us")),
+                spread_text(one["rate_per_s"]) if "rate_per_s" in one else "-",
+                *(spread_text(one[name]) for name in ("p50_us", "p99_us")),
                 *(_single(one, name) for name in ("p999_us", "max_us")),
             ]
         )
@@ -196,10 +199,6 @@ def _print_windows(windows: Sequence[Mapping[str, Any]]) -> None:
 
 def _single(said: Mapping[str, Any] | None, name: str) -> str:
     return f"{said[name]:,.0f}" if said is not None and name in said else "-"
-
-
-def _text(spread: Mapping[str, float], digits: int = 0) -> str:
-    return Spread(spread["median"], spread["low"], spread["high"]).text(digits)
 
 
 __all__ = [

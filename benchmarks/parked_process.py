@@ -9,28 +9,15 @@ before it. How many wait is written to a file ten times a second, so that their 
 from __future__ import annotations
 
 import argparse
-import gc
-import importlib
 import json
-import logging
-import os
-import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import vpc
-from benchmarks.agent_process import DATAPATH_ID, IDLE_S, TUNNEL_PORT
-from controller_app.agent import Agent
-from controller_app.hot_listener import install
-from controller_app.ovsdb_ports import InterfacesTold, PortSeen, TunnelSeen
-from controller_app.run import GC_THRESHOLDS
+from benchmarks.agent_process import IDLE_S, end, start, stop_event
 from controller_app.sqlite_store import SqliteStore
-from ondemand.addresses import parse_ip
-from ondemand.engine import Engine
 from ondemand.settings import Settings
 from ondemand.slices import Lookup, SliceKind, kind_of
 
@@ -77,42 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--room", type=int, required=True, help="packets that may wait")
     parser.add_argument("--status", type=Path, required=True, help="the agent's counters")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    stop = threading.Event()
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda *_: stop.set())
-
-    # Imported as late as the agent's own command does it: os-ken reads its options at import.
-    from os_ken import cfg  # noqa: PLC0415
-    from os_ken.base.app_manager import AppManager  # noqa: PLC0415
-    from os_ken.ofproto import ofproto_protocol, ofproto_v1_3  # noqa: PLC0415
-
-    importlib.import_module("controller_app.app")
-    cfg.CONF([], project="ondemand", default_config_files=[])
-    manager = AppManager.get_instance()
-    manager.load_apps(["os_ken.controller.ofp_handler"])
-    cfg.CONF.set_override("ofp_listen_host", "127.0.0.1")
-    cfg.CONF.set_override("ofp_tcp_listen_port", options.port)
-    ofproto_protocol.set_app_supported_versions([ofproto_v1_3.OFP_VERSION])
-
-    engine = Engine(
-        host=vpc.HOST,
-        tunnel_ip=parse_ip(vpc.TUNNEL_IP),
-        settings=settings(options.room),
-        round_number=1,
-        first_epoch=1,
+    stop = stop_event()
+    agent = start(
+        SilentStore(options.store),
+        settings(options.room),
+        port=options.port,
+        ports=options.ports,
+        whole=True,
     )
-    agent = Agent(engine, SilentStore(options.store))
-    agent.serve_switch(DATAPATH_ID)
-    agent.post(TunnelSeen("vxlan0", TUNNEL_PORT))
-    for number in range(1, options.ports + 1):
-        agent.post(PortSeen(vpc.port_id(number), f"tap{number}", number, None))
-    agent.post(InterfacesTold("br-int"))
-    install(agent)
-    manager.instantiate_apps(**manager.create_contexts())
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     spare = options.status.with_suffix(".new")
     told_s = 0.0
     while not stop.wait(IDLE_S):
@@ -125,8 +84,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    # os-ken's threads are no daemons; only the end of the process ends them.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end(main())

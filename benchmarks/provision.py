@@ -25,6 +25,7 @@ from typing import Any, Final, get_args
 
 from benchmarks.change_lab import AGENTS, EXPANDED
 from benchmarks.change_streams import Collector, stream
+from benchmarks.command_line import rising, say
 from benchmarks.expanded import command_s
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.provision_lab import (
@@ -36,7 +37,7 @@ from benchmarks.provision_lab import (
     ProvisionLab,
     peer_ip,
 )
-from benchmarks.summary import Spread, table
+from benchmarks.summary import Spread, spread_text, table
 from mininet_topos.errors import LabError
 from mininet_topos.lab_source import SourceKind, require_source
 
@@ -119,7 +120,7 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     """Build the lab and measure each size of it."""
     machine = describe_machine()
     found: list[Port] = []
-    with ProvisionLab(parameters.source, progress=_say) as lab:
+    with ProvisionLab(parameters.source, progress=say) as lab:
         lab.prepare()
         bench = Bench(lab)
         for ports in parameters.ports:
@@ -189,9 +190,9 @@ def print_result(result: Mapping[str, Any]) -> None:
     rows = [
         [
             f"{one['ports']:,} ports, {one['neighbors']:,} neighbors, {one['who']}",
-            _text(one["served_ms"]) if one["served_ms"] else "never",
-            _text(one["interface_ms"]),
-            _text(one["made_ms"]),
+            spread_text(one["served_ms"], 1) if one["served_ms"] else "never",
+            spread_text(one["interface_ms"], 1),
+            spread_text(one["made_ms"], 1),
             f"{one['rules']:,}",
             str(one["repetitions"]),
             str(one["never"]),
@@ -208,34 +209,18 @@ def print_result(result: Mapping[str, Any]) -> None:
     )
 
 
-def _text(spread: Mapping[str, float]) -> str:
-    return Spread(spread["median"], spread["low"], spread["high"]).text(1)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or list(numbers) != sorted(set(numbers)) or numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no rising list of numbers such as 1,50")
-    return numbers
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0: measured; 1: some port was never served; 2: it could not be measured."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.provision", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--source", choices=get_args(SourceKind), default="sqlite")
-    parser.add_argument("--ports", type=_numbers, metavar="N,N", help="(1,50,500; quick: 1,50)")
+    parser.add_argument(
+        "--ports", type=rising("1,50", least=1), metavar="N,N", help="(1,50,500; quick: 1,50)"
+    )
     parser.add_argument(
         "--neighbors",
-        type=_numbers,
+        type=rising("1,50", least=1),
         metavar="N,N",
         help="(1000,10000,100000,1000000; quick: 1000,100000)",
     )

@@ -10,7 +10,7 @@ from benchmarks.controllers import Contender
 from benchmarks.machine import machine_line
 from benchmarks.setup_cells import Cell
 from benchmarks.setup_contenders import FULL, INSTRUMENT_SHARE, LATENCY, NULL, PAIRS
-from benchmarks.summary import Spread, ratio, table
+from benchmarks.summary import Spread, ratio, spread_text, table
 from benchmarks.switch_run import SwitchRun
 
 _FIELDS = (
@@ -116,8 +116,8 @@ def print_result(result: Mapping[str, Any]) -> None:
     print(_instrument(result["contenders"]))
     for pair in result["ratios"]:
         print(
-            f"{pair['ours']} / {pair['theirs']}: rate x {_text(pair['rate'], 2)}, "
-            f"p50 x {_text(pair['latency_p50'], 2)}"
+            f"{pair['ours']} / {pair['theirs']}: rate x {spread_text(pair['rate'], 2)}, "
+            f"p50 x {spread_text(pair['latency_p50'], 2)}"
         )
     _print_windows(result["contenders"])
     _print_cells(result)
@@ -133,8 +133,8 @@ def _main_table(contenders: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             [
                 one["name"],
-                _text(single["p50_us"], 0),
-                _text(single["p99_us"], 0),
+                spread_text(single["p50_us"], 0),
+                spread_text(single["p99_us"], 0),
                 _rate(full),
                 f"{full['controller_cpu_us_per_flow']['median']:.1f}",
                 f"{full['switch_busy']['median']:.0%}",
@@ -201,7 +201,7 @@ def _print_cells(result: Mapping[str, Any]) -> None:
                 [
                     f"{where}: {one['name']}",
                     _rate(full),
-                    _text(single["p50_us"], 0),
+                    spread_text(single["p50_us"], 0),
                     f"{full['controller_cpu_us_per_flow']['median']:.1f}",
                 ]
             )
@@ -210,11 +210,7 @@ def _print_cells(result: Mapping[str, Any]) -> None:
 
 
 def _rate(said: Mapping[str, Any]) -> str:
-    return (">= " if said.get("is_lower_bound") else "") + _text(said["rate_per_s"], 0)
-
-
-def _text(spread: Mapping[str, float], digits: int) -> str:
-    return Spread(spread["median"], spread["low"], spread["high"]).text(digits)
+    return (">= " if said.get("is_lower_bound") else "") + spread_text(said["rate_per_s"], 0)
 
 
 __all__ = ["cell_json", "contender_json", "mark_lower_bounds", "print_result", "ratios"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.suite_results import Panel, Ratio, Value
 from benchmarks.summary import Spread
@@ -11,6 +11,9 @@ from benchmarks.summary import Spread
 #: What a benchmark wrote, and what makes panels of the results of all its runs.
 Raw = Mapping[str, Any]
 View = Callable[[Sequence[Raw]], list[Panel]]
+
+#: Where a frame goes, in words.
+PATHS: Final = {"local": "both VMs on one host", "remote": "to another host over VXLAN"}
 
 
 def value(said: Mapping[str, float]) -> Value:
@@ -30,4 +33,4 @@ def percent(share: float) -> str:
     return f"{share * 100:g}%"
 
 
-__all__ = ["Raw", "View", "of", "percent", "ratios", "value"]
+__all__ = ["PATHS", "Raw", "View", "of", "percent", "ratios", "value"]

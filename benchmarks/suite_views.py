@@ -13,7 +13,8 @@ from benchmarks.suite_results import Column, Panel, Row, Value
 from benchmarks.suite_view_parts import Raw, View, value
 from benchmarks.suite_views_change import change, provision
 from benchmarks.suite_views_host import cold_start, memory
-from benchmarks.suite_views_latency import first_packet, setup
+from benchmarks.suite_views_latency import first_packet
+from benchmarks.suite_views_setup import setup
 from benchmarks.suite_views_tcp import tcp_crr
 from benchmarks.suite_views_traffic import traffic
 

@@ -6,18 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.suite_results import Column, Panel, Role, Row, Value
-from benchmarks.suite_view_parts import Raw, percent, ratios, value
-from benchmarks.suite_views_setup import BEYOND, setup
+from benchmarks.suite_view_parts import PATHS, Raw, percent, ratios, value
+from benchmarks.suite_views_setup import BEYOND
 
 _SHARES: Final = (
     *(number / 100 for number in range(1, 100)),
     *(0.992, 0.994, 0.996, 0.998, 0.999, 0.9995, 0.9999),
 )
-_PATH_TITLES: Final = {
-    "local": "First packet of a flow, both VMs on one host",
-    "remote": "First packet of a flow, to another host over VXLAN",
-}
-_PATH_WORDS: Final = {"local": "both VMs on one host", "remote": "to another host over VXLAN"}
 _FIRST_ROLES: Final[Mapping[str, Role]] = {
     "on demand": "ours",
     "on demand, no policy": "ours",
@@ -33,9 +28,9 @@ _FIRST_NAMES: Final = {
 
 def first_packet(results: Sequence[Raw]) -> list[Panel]:
     [result] = results
-    panels = [_first_panel(result, path) for path in _PATH_TITLES]
+    panels = [_first_panel(result, path) for path in PATHS]
     if any(one["window"] > 1 for one in result.get("windows", ())):
-        for path in _PATH_TITLES:
+        for path in PATHS:
             panels += _window_panels(result, path)
     return panels
 
@@ -46,7 +41,7 @@ def _first_panel(result: Raw, path: str) -> Panel:
     names = {one["who"] for one in result["results"]}
     faults, hit = [], set()
     for fault in result["faults"]:
-        about = [(n, p) for n in names for p in _PATH_TITLES if fault.startswith(f"{n}, {p}: ")]
+        about = [(n, p) for n in names for p in PATHS if fault.startswith(f"{n}, {p}: ")]
         # What names no contender is said of the agents' rules, which all paths share.
         for who, where in about or [("on demand", path)]:
             if where == path:
@@ -79,7 +74,7 @@ def _first_panel(result: Raw, path: str) -> Panel:
         if p["path"] == path and p["ours"] == "on demand" and not hit & {p["ours"], p["theirs"]}
     ]
     return Panel(
-        title=_PATH_TITLES[path],
+        title=f"First packet of a flow, {PATHS[path]}",
         kind="percentiles",
         x_label="share of the first packets that arrived within it (%)",
         y_label="from VM to VM (us)",
@@ -115,7 +110,7 @@ def _window_panels(result: Raw, path: str) -> list[Panel]:
 
     def panel(title: str, y_label: str, unit: str, field: str) -> Panel:
         return Panel(
-            title=f"{title}, {_PATH_WORDS[path]}",
+            title=f"{title}, {PATHS[path]}",
             kind="lines",
             x_label="packets outstanding",
             y_label=y_label,
@@ -176,4 +171,4 @@ def quantiles(values: Sequence[float]) -> list[tuple[float, float]]:
     ]
 
 
-__all__ = ["first_packet", "quantiles", "setup"]
+__all__ = ["first_packet", "quantiles"]

@@ -138,12 +138,16 @@ def _latency(result: Raw) -> Panel:
 
 def _percentile(one: Raw, name: str, share: float, repetitions: int) -> Value | None:
     """None when a repetition had too few flows for that percentile."""
-    phases = [run["phases"][_LATENCY] for run in one["runs"]]
     said = one["summary"][_LATENCY].get(f"{name}_us")
-    enough = len(phases) == repetitions and all(
-        phase["answered"] * (1 - share) >= BEYOND - 1e-6 for phase in phases
-    )
+    enough = len(one["runs"]) == repetitions and _is_enough(one, _LATENCY, share)
     return value(said) if said is not None and enough else None
+
+
+def _is_enough(one: Raw, phase: str, share: float) -> bool:
+    """Whether each repetition of a phase had flows enough for a percentile."""
+    return all(
+        run["phases"][phase]["answered"] * (1 - share) >= BEYOND - 1e-6 for run in one["runs"]
+    )
 
 
 # ----------------------------------------------------------------------------------------- by window
@@ -200,8 +204,7 @@ def _by_window(result: Raw) -> list[Panel]:
 
 def _window_p99(one: Raw, name: str) -> Value | None:
     """None when a repetition had too few flows."""
-    enough = all(run["phases"][name]["answered"] * 0.01 >= BEYOND - 1e-6 for run in one["runs"])
-    return value(one["summary"][name]["p99_us"]) if enough else None
+    return value(one["summary"][name]["p99_us"]) if _is_enough(one, name, 0.99) else None
 
 
 # ------------------------------------------------------------------------------ by rules and neighbors

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.suite_results import Column, Panel, Ratio, Role, Row, Value
-from benchmarks.suite_view_parts import Raw, ratios, value
+from benchmarks.suite_view_parts import PATHS, Raw, ratios, value
 
-_PATHS: Final = {"local": "both VMs on one host", "remote": "to another host over VXLAN"}
 _ROLES: Final[Mapping[str, Role]] = {"preloaded": "floor", "NORMAL bridge": "theirs"}
 _NAMES: Final = {
     "agents, service": "on demand, match by service",
@@ -29,9 +28,9 @@ _COSTS: Final = (
 def tcp_crr(results: Sequence[Raw]) -> list[Panel]:
     [result] = results
     return [
-        *(_rates(result, path) for path in _PATHS),
-        *(_throughput(result, path) for path in _PATHS),
-        *(_costs(result, path) for path in _PATHS),
+        *(_rates(result, path) for path in PATHS),
+        *(_throughput(result, path) for path in PATHS),
+        *(_costs(result, path) for path in PATHS),
     ]
 
 
@@ -58,7 +57,7 @@ def _rates(result: Raw, path: str) -> Panel:
     )
     bound = ", ".join(f"{one['rate_per_s']['median']:,.0f}" for one in ends)
     return Panel(
-        title=f"Connect, request, close: {_PATHS[path]}",
+        title=f"Connect, request, close: {PATHS[path]}",
         kind="bars",
         x_label=f"connections per second, {parallel[0]} at once (1/s)",
         y_label="contender",
@@ -82,7 +81,7 @@ def _rates(result: Raw, path: str) -> Panel:
 
 def _throughput(result: Raw, path: str) -> Panel:
     return Panel(
-        title=f"One TCP connection, iperf3: {_PATHS[path]}",
+        title=f"One TCP connection, iperf3: {PATHS[path]}",
         kind="bars",
         x_label="payload that arrived (Mbit/s)",
         y_label="contender",
@@ -102,7 +101,7 @@ def _throughput(result: Raw, path: str) -> Panel:
 def _costs(result: Raw, path: str) -> Panel:
     parallel = max(result["parameters"]["parallel"])
     return Panel(
-        title=f"What one connection takes, {parallel} at once: {_PATHS[path]}",
+        title=f"What one connection takes, {parallel} at once: {PATHS[path]}",
         kind="table",
         x_label="",
         y_label="",

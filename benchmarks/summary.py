@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,11 @@ class Spread:
 
     def text(self, digits: int = 0) -> str:
         return f"{self.median:,.{digits}f} ({self.low:,.{digits}f}-{self.high:,.{digits}f})"
+
+
+def spread_text(said: Mapping[str, float], digits: int = 0) -> str:
+    """What ``as_json`` made of a spread, as text."""
+    return Spread(said["median"], said["low"], said["high"]).text(digits)
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:

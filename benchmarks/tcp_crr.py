@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from benchmarks import tcp_result
+from benchmarks.command_line import say
 from benchmarks.crr import SOURCE_PORTS, ask, serving
 from benchmarks.first_packet_sites import PATHS
 from benchmarks.iperf import Throughput, require_iperf3, throughput
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.native_build import BuildError, build
-from benchmarks.summary import Spread, table
+from benchmarks.summary import spread_text, table
 from benchmarks.tcp_result import CrrRun, Measured, load_name
 from benchmarks.tcp_sites import (
     NORMAL,
@@ -79,9 +80,9 @@ def measure(parameters: Parameters) -> dict[str, Any]:
     machine = describe_machine()
     for program in ("crr_client", "crr_server"):
         build(program)
-    with Fabric(hosts=hosts_needed(parameters.match), progress=_say) as fabric:
+    with Fabric(hosts=hosts_needed(parameters.match), progress=say) as fabric:
         contenders = make_contenders(
-            fabric, parameters.match, rules=parameters.rules, ports=parameters.ports, say=_say
+            fabric, parameters.match, rules=parameters.rules, ports=parameters.ports, say=say
         )
         measured = _rounds(contenders, parameters)
         memory = {
@@ -114,7 +115,7 @@ def _rounds(contenders: Mapping[str, Contender], parameters: Parameters) -> Meas
         loopback={parallel: [] for parallel in parameters.parallel},
     )
     for number in range(parameters.rounds):
-        _say(f"round {number + 1}/{parameters.rounds}")
+        say(f"round {number + 1}/{parameters.rounds}")
         turn = number % len(names)
         order = [contenders[name] for name in (*names[turn:], *names[:turn])]
         if number % 2:
@@ -275,11 +276,7 @@ def _print_costs(result: dict[str, Any]) -> None:
 def _text(spread: Mapping[str, float] | None, digits: int = 0) -> str:
     if spread is None:
         return "-"
-    return Spread(spread["median"], spread["low"], spread["high"]).text(digits)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    return spread_text(spread, digits)
 
 
 def _matches(word: str | None) -> tuple[Match, ...]:

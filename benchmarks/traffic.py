@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.command_line import rising, say
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.summary import table
 from benchmarks.traffic_model import Kind, Traffic, generate
@@ -88,7 +89,7 @@ def measure(
         SwitchModelError: the engine did what the model has no place for.
     """
     machine = describe_machine()
-    _say(f"making {parameters.duration_s / 3600:g} h of traffic of {parameters.vms} VMs")
+    say(f"making {parameters.duration_s / 3600:g} h of traffic of {parameters.vms} VMs")
     traffic, vpc = generate(parameters), TrafficVpc(parameters)
     prices = PriceList()
     runs: list[tuple[Timeouts, Outcome]] = []
@@ -98,7 +99,7 @@ def measure(
         # What packets need does not depend on when rules leave, so one run tells it for all.
         run = HostRun(vpc, settings, needs=None if runs else prices.needs)
         runs.append((timeouts, run.run(traffic)))
-        _say(f"{timeouts.name}: took {time.perf_counter() - start_s:.1f} s")
+        say(f"{timeouts.name}: took {time.perf_counter() - start_s:.1f} s")
     optimum = Optimum(prices.prices, prices.compulsory, parameters.duration_s)
     return {
         "benchmark": "traffic",
@@ -256,26 +257,6 @@ def _times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.1f} x"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _timeouts(text: str) -> tuple[int, ...]:
-    try:
-        found = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        found = ()
-    if (
-        not found
-        or list(found) != sorted(set(found))
-        or not 1 <= found[0] <= found[-1] <= MAX_IDLE_S
-    ):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no rising list of seconds in 1..{MAX_IDLE_S} such as 5,60,300"
-        )
-    return found
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0: run; 2: the model has no place for what happened."""
     parser = argparse.ArgumentParser(
@@ -284,7 +265,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, help=f"simulated, up to {MAX_HOURS:g} (1)")
     parser.add_argument("--seed", type=int, default=1, help="of the traffic (1)")
     parser.add_argument(
-        "--idle", type=_timeouts, metavar="S,S", help=f"({','.join(map(str, IDLE_S))})"
+        "--idle",
+        type=rising("5,60,300", of="seconds", least=1, most=MAX_IDLE_S),
+        metavar="S,S",
+        help=f"({','.join(map(str, IDLE_S))})",
     )
     parser.add_argument("--match", choices=MATCHES, default="service", help="(service)")
     parser.add_argument("--quick", action="store_true", help="ten minutes, three timeouts")

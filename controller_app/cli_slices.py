@@ -168,13 +168,13 @@ def show(place: str, name: str | None, key: str | None, *, as_json: bool) -> Non
         if key is None:
             show_slice(snapshot, as_json=as_json)
             return
-        lookup = store.get(name, key)
-        if lookup.payload is None:
+        payload = snapshot.records.get(key)
+        if payload is None:
             # Of addresses, the one that looks alike is another one's.
             is_address = key.startswith(("ip/", "mac/"))
             hint = "" if is_address else did_you_mean(key, snapshot.records)
             raise CommandError(f"slice {name!r} has no record {key!r}{hint}")
-        show_record(name, key, lookup.version, lookup.payload, as_json=as_json)
+        show_record(name, key, snapshot.version, payload, as_json=as_json)
 
 
 def _load(path: Path, refused: str) -> dict[str, dict[str, bytes]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,15 +13,12 @@ from benchmarks.flow_plan import make_plan
 from benchmarks.parked_run import fill
 from benchmarks.switch_run import RunError
 from benchmarks.vpc import VpcSize, publish
+from tests.support.tools import require
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiler() -> None:
-    if shutil.which("cc") is not None:
-        return
-    if os.environ.get("ONDEMAND_REQUIRE_SYSTEM") == "1":
-        pytest.fail("not installed: cc")
-    pytest.skip("not installed: cc")
+    require("cc")
 
 
 def test_each_kind_has_its_line(tmp_path: Path) -> None:

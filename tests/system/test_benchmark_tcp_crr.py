@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -22,6 +20,7 @@ from benchmarks.iperf import Throughput
 from benchmarks.native_build import build
 from benchmarks.suite_views_tcp import tcp_crr as view
 from benchmarks.tcp_result import CrrRun, Measured
+from tests.support.tools import require
 
 SERVICE, CONNECTION = "agents, service", "agents, connection"
 WHO = (SERVICE, CONNECTION, "preloaded", "NORMAL bridge")
@@ -36,13 +35,7 @@ def message(kind: bytes, number: int, step: int) -> bytes:
 
 @pytest.fixture(scope="module", autouse=True)
 def tools() -> None:
-    missing = [name for name in ("cc", "iperf3") if not shutil.which(name)]
-    if not missing:
-        return
-    reason = "not installed: " + ", ".join(missing)
-    if os.environ.get("ONDEMAND_REQUIRE_SYSTEM") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require("cc", "iperf3")
 
 
 # The whole --------------------------------------------------------------------------------------------

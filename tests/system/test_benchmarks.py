@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import array
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from benchmarks.flow_plan import FlowPlan, make_plan
 from benchmarks.switch_run import Phase, run_switch
 from benchmarks.vpc import VpcSize
 from ondemand.records import Neighbor
+from tests.support.tools import require
 
 SIZE = VpcSize(ports=setup_rate.PORTS, rules=8, neighbors=300)
 PHASES = [Phase("one", 1, 20, 10.0), Phase("many", 50, 200, 10.0)]
@@ -25,13 +24,7 @@ PHASES = [Phase("one", 1, 20, 10.0), Phase("many", 50, 200, 10.0)]
 
 @pytest.fixture(scope="module", autouse=True)
 def tools() -> None:
-    missing = [name for name in ("cc", "ovs-ofctl", "ovs-testcontroller") if not shutil.which(name)]
-    if not missing:
-        return
-    reason = "not installed: " + ", ".join(missing)
-    if os.environ.get("ONDEMAND_REQUIRE_SYSTEM") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require("cc", "ovs-ofctl", "ovs-testcontroller")
 
 
 @pytest.fixture(scope="module")
