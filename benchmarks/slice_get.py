@@ -142,7 +142,7 @@ def questions(
 
     def get_by_tasks() -> None:
         name = next(whole)
-        link.call(partial(reader.get, name, keys[name]))
+        link.call(partial(reader.get_many, [(name, keys[name])]))
 
     size = f"{len(data) / 1000:.0f} KB"
     return {

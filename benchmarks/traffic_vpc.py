@@ -39,8 +39,6 @@ FAR_GATEWAY_MAC: Final = "02:00:5e:00:00:02"
 FIRST_VM: Final = 16
 FIRST_NEAR: Final = 512
 FIRST_FAR: Final = 1 << 15
-#: What is asked of the source for one packet, one thing after another.
-MAX_QUESTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,6 @@ class NatsReader:
         self._checked = self._link.generation
         return info
 
-    async def get(self, name: str, key: str) -> Lookup:
-        return (await self._get_keys(name, [key]))[0]
-
     async def get_many(self, places: Sequence[tuple[str, str]]) -> list[Lookup]:
         keys: dict[str, list[str]] = {}
         for name, key in places:
